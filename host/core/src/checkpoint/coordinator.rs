@@ -1,0 +1,5 @@
+//! (in work)
+#[derive(Debug)]
+pub struct CommitPermit;
+#[derive(Debug)]
+pub struct Coordinator;

@@ -1,0 +1,20 @@
+//! The Tidegate host: runs operators that people compiled to WebAssembly components, exactly once.
+//!
+//! `tidegate-core` decides, this crate does. Start reading at ARCHITECTURE.md.
+
+pub mod api;
+pub mod checkpoint_store;
+pub mod cli;
+pub mod config;
+pub mod connector;
+pub mod fault;
+pub mod http;
+pub mod job;
+pub mod job_manager;
+pub mod job_store;
+pub mod metrics;
+pub mod module_store;
+pub mod server;
+pub mod state;
+pub mod task;
+pub mod wasm;
