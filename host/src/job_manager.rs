@@ -17,9 +17,13 @@
 //! * a module can't be deleted while a stored job names it, nor a job be created while its module goes.
 
 mod error;
+#[cfg(test)]
+pub(crate) mod fake;
 mod lifecycle;
 mod operation;
 mod runtime;
+#[cfg(test)]
+mod tests;
 
 pub use crate::api::{CheckpointReport, JobState, JobStatus, SavepointInfo, StartFrom};
 pub use crate::job_store::{StartIntent, StoredJob};

@@ -450,7 +450,7 @@ impl JobManager {
 
     /// For news of a run: nothing happens if another one has begun since. A failure is logged, not told: the run has ended or goes on
     /// all the same, and a host that comes up and finds the older file starts from the run's last checkpoint.
-    async fn update_run(&self, job: &Arc<Job>, run: &Run, change: impl FnOnce(&mut StoredJob)) {
+    pub(super) async fn update_run(&self, job: &Arc<Job>, run: &Run, change: impl FnOnce(&mut StoredJob)) {
         let change = |stored: &mut StoredJob| {
             if stored.start.id == run.start {
                 change(stored);
