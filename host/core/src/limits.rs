@@ -31,8 +31,6 @@ impl Default for RowLimits {
 pub struct GuestLimits {
     /// Linear memory of one instance. Most SDK guests need less than 2 MiB; an interpreter needs 30.
     pub memory_bytes_max: usize,
-    /// Stack of wasm frames: deep recursion traps here.
-    pub stack_bytes_max: usize,
     /// Wall-clock time of one call. A call past it is ended, so that it can't hold a barrier.
     pub call_deadline_ms: u64,
     /// Sum of all bytes of rows that one call emits.
@@ -54,6 +52,8 @@ pub struct GuestLimits {
     /// Log lines of one call; more are counted and dropped.
     pub log_lines_per_call_max: u32,
     pub log_line_bytes_max: usize,
+    /// Observations that one call hands to histograms.
+    pub observations_per_call_max: u32,
     /// Distinct metrics of one operator.
     pub metrics_max: u32,
     /// Names of states, ports, metrics and options.
@@ -68,7 +68,6 @@ impl Default for GuestLimits {
     fn default() -> Self {
         Self {
             memory_bytes_max: 64 * MIB,
-            stack_bytes_max: 512 * KIB,
             call_deadline_ms: 1000,
             output_bytes_max: 64 * MIB,
             output_rows_max: 1 << 20,
@@ -80,6 +79,7 @@ impl Default for GuestLimits {
             timer_rounds_max: 10_000,
             log_lines_per_call_max: 100,
             log_line_bytes_max: 8 * KIB,
+            observations_per_call_max: 1 << 16,
             metrics_max: 100,
             name_bytes_max: 128,
             declarations_max: 64,
@@ -87,6 +87,11 @@ impl Default for GuestLimits {
         }
     }
 }
+
+/// Stack of wasm frames: deep recursion traps here. One for the host, because the engine has one.
+pub const GUEST_STACK_BYTES_MAX: usize = 512 * KIB;
+/// Stack of a task's thread: a guest's frames and ours below them.
+pub const TASK_STACK_BYTES: usize = 4 * MIB;
 
 /// Bounds of what users hand over.
 pub const MODULE_BYTES_MAX: usize = 64 * MIB;
