@@ -14,7 +14,7 @@
 //! * [`JobState::after`] is the only way from one state to another, and what it does not list is refused by name;
 //! * nothing leads out of a terminal state: starting a stopped job again makes a new run, which begins at `created`;
 //! * a failure is never lost: it leads to `failing`, and from there only to a restart, to `failed`, or to a cancel by the user;
-//! * a cancel always gets through, and nothing but the end of the input overtakes it.
+//! * a cancel always gets through, and only an end that is stored already overtakes it.
 
 use JobEvent::*;
 use JobState::*;
@@ -90,6 +90,8 @@ impl JobState {
             (Created, CancelRequested) => Cancelled,
 
             (Starting, TasksStarted) => Running,
+            // What was restored is a final checkpoint whose commit the run before did not see through.
+            (Starting, InputFinished) => Finished,
             (Starting, CancelRequested) => Cancelling,
             (Starting, FailureReported) => Failing,
 
@@ -107,15 +109,16 @@ impl JobState {
 
             // The final checkpoint may have been decided before the tasks heard of the cancel: what is committed is committed.
             (Cancelling, InputFinished) => Finished,
+            (Cancelling, StopCompleted) => Stopped,
             (Cancelling, TasksCancelled) => Cancelled,
-            // Repeated by an impatient user, or the echo of tasks that were torn from their channels.
-            (Cancelling, CancelRequested | FailureReported) => Cancelling,
+            // Repeated by an impatient user, or the echo of tasks and savepoints that were torn from their channels.
+            (Cancelling, CancelRequested | FailureReported | StopFailed) => Cancelling,
 
             (Failing, RestartScheduled) => Restarting,
             (Failing, GaveUp) => Failed,
             (Failing, CancelRequested) => Cancelling,
-            // One task's fault makes its neighbours fail as well.
-            (Failing, FailureReported) => Failing,
+            // One task's fault makes its neighbours fail as well, and the savepoint that was under way.
+            (Failing, FailureReported | StopFailed) => Failing,
 
             (Restarting, RestartDue) => Starting,
             (Restarting, CancelRequested) => Cancelled,
@@ -211,11 +214,11 @@ mod tests {
     /// Columns in the order of `JobEvent::ALL`; `-` is refused.
     const TABLE: &str = "
         created     starting -       -        -        -       -       cancelled  -         -          -          -        -
-        starting    -        running -        -        -       -       cancelling -         failing    -          -        -
+        starting    -        running finished -        -       -       cancelling -         failing    -          -        -
         running     -        -       finished stopping -       -       cancelling -         failing    -          -        -
         stopping    -        -       finished -        stopped running cancelling -         failing    -          -        -
-        cancelling  -        -       finished -        -       -       cancelling cancelled cancelling -          -        -
-        failing     -        -       -        -        -       -       cancelling -         failing    restarting -        failed
+        cancelling  -        -       finished -        stopped cancelling cancelling cancelled cancelling -          -        -
+        failing     -        -       -        -        -       failing cancelling -         failing    restarting -        failed
         restarting  -        -       -        -        -       -       cancelled  -         -          -          starting -
         finished    -        -       -        -        -       -       -          -         -          -          -        -
         stopped     -        -       -        -        -       -       -          -         -          -          -        -

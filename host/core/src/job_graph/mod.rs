@@ -2,5 +2,6 @@
 
 pub mod execution;
 pub mod parse;
+pub mod similar;
 pub mod spec;
 pub mod validate;
