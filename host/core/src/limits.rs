@@ -101,6 +101,10 @@ pub const KEY_GROUPS_MAX: u32 = 32_768;
 pub const KEY_GROUPS_DEFAULT: u32 = 4096;
 /// Sources, operators and sinks of one job.
 pub const JOB_NODES_MAX: usize = 256;
+/// Inputs of one operator or sink: an input gate looks at each in turn.
+pub const NODE_INPUTS_MAX: usize = 64;
+/// Problems that are told of one job file.
+pub const PROBLEMS_MAX: usize = 100;
 /// Names become file and metric names.
 pub const NAME_BYTES_MAX: usize = 64;
 /// Tasks of one job, all vertices together: each is a thread with a stack and an instance of its guests.
