@@ -12,7 +12,7 @@
 use super::bindings::{batch_processing, lifecycle, record_processing, types};
 use super::engine::WasmEngine;
 use super::env::{OperatorEnv, OperatorMeta, Phase, Violation, record_of, violation};
-use super::wasi::{WasiState, WasiView};
+use super::wasi::{self, WasiLimits, WasiState, WasiTrap, WasiView};
 use crate::state::CallTime;
 use std::sync::Arc;
 use tidegate_core::row::{Row, Rows};
@@ -32,7 +32,8 @@ pub struct GuestStore {
 impl GuestStore {
     pub fn new(meta: Arc<OperatorMeta>) -> Self {
         let memory = MemoryLimit { used: 0, limit: meta.limits.memory_bytes_max };
-        Self { env: None, handles: 0, meta, wasi: WasiState::new(), memory }
+        let wasi = WasiState::new(WasiLimits::from(&meta.limits));
+        Self { env: None, handles: 0, meta, wasi, memory }
     }
 
     /// A line for the operator's log, cut and counted.
@@ -68,10 +69,10 @@ impl WasiView for GuestStore {
         &mut self.wasi
     }
 
-    fn log_line(&mut self, stream: super::wasi::LogStream, line: &str) {
+    fn log_line(&mut self, stream: wasi::Stream, line: &str) {
         let level = match stream {
-            super::wasi::LogStream::Stdout => tracing::Level::INFO,
-            super::wasi::LogStream::Stderr => tracing::Level::WARN,
+            wasi::Stream::Stdout => tracing::Level::INFO,
+            wasi::Stream::Stderr => tracing::Level::WARN,
         };
         self.guest_log(level, line);
     }
@@ -191,6 +192,9 @@ impl CallError {
         if let Some(state) = error.downcast_ref::<crate::state::StateError>() {
             return Self::Died { how: Death::Violation, message: state.to_string() };
         }
+        if let Some(trap) = error.downcast_ref::<WasiTrap>() {
+            return Self::Died { how: Death::Violation, message: trap.to_string() };
+        }
         Self::Died { how: Death::Trap, message: format!("{error:?}") }
     }
 
@@ -255,6 +259,7 @@ impl WasmOperator {
         env.begin(Phase::Start, 0);
         store.data_mut().env = Some(env);
         let started = self.start_in(&mut store, &meta);
+        wasi::finish_call(store.data_mut());
         let mut env = store.data_mut().env.take().expect("BUG: the store lost the environment");
         env.metrics.apply_pending();
         self.env = Some(env);
@@ -278,7 +283,7 @@ impl WasmOperator {
             parallelism: meta.parallelism,
             options: meta.options.iter().map(|(name, value)| lifecycle::OptionEntry { name: name.clone(), value: value.clone() }).collect(),
         };
-        store.data_mut().wasi.begin_call(0, seed(meta, 0));
+        store.data_mut().wasi.begin_call(0, wasi::seed(&meta.job, &meta.operator, meta.task_index, 0));
         match lifecycle.call_start(&mut *store, &context).map_err(died)? {
             Ok(()) => Ok(guest),
             Err(failure) => Err(match CallError::failure(failure) {
@@ -299,10 +304,11 @@ impl WasmOperator {
         let meta = Arc::clone(&env.meta);
         self.calls += 1;
         let data = live.store.data_mut();
-        data.wasi.begin_call(processing_time, seed(&meta, self.calls));
+        data.wasi.begin_call(processing_time, wasi::seed(&meta.job, &meta.operator, meta.task_index, self.calls));
         data.env = Some(env);
         live.store.set_epoch_deadline(WasmEngine::deadline_ticks(meta.limits.call_deadline_ms));
         let answer = call(&live.guest, &mut live.store);
+        wasi::finish_call(live.store.data_mut());
         self.env = live.store.data_mut().env.take();
         match answer {
             Ok(answer) => {
@@ -375,12 +381,13 @@ impl WasmOperator {
             TimeDomain::EventTime => types::TimeDomain::EventTime,
             TimeDomain::ProcessingTime => types::TimeDomain::ProcessingTime,
         };
+        let takes_batches = self.takes_batches();
         let env = self.env();
         let state = env.state.as_ref().expect("BUG: timers without state");
         let due = state.due();
         let count = due.slots.len() as u32;
         let (slots, times, tags) = (due.slots.clone(), due.times.clone(), due.tags.clone());
-        if let Guest::Record(_) = &self.live.as_ref().expect("BUG: timers before start").guest {
+        if !takes_batches {
             assert_eq!(count, 1, "BUG: {count} timers at once for a guest that takes one");
             let key = state.key(slots[0]).to_vec();
             self.env().begin(Phase::Timers, 0);
@@ -418,16 +425,6 @@ impl WasmOperator {
 
 fn moment(now: CallTime) -> record_processing::Moment {
     record_processing::Moment { watermark: now.watermark, processing_time: now.processing_time }
-}
-
-/// The same call has the same randomness wherever it runs.
-fn seed(meta: &OperatorMeta, call: u64) -> u64 {
-    let mut bytes = Vec::with_capacity(meta.job.len() + meta.operator.len() + 16);
-    bytes.extend_from_slice(meta.job.as_bytes());
-    bytes.push(0);
-    bytes.extend_from_slice(meta.operator.as_bytes());
-    bytes.extend_from_slice(&meta.task_index.to_le_bytes());
-    xxhash_rust::xxh3::xxh3_64_with_seed(&bytes, call)
 }
 
 /// Rejected rows in their order, each once; a number outside the batch means that the guest has lost its bearings.

@@ -26,11 +26,8 @@ pub enum ModuleError {
     NotAComponent(String),
     #[error("the component does not compile: {0}")]
     DoesNotCompile(String),
-    #[error(
-        "the component imports what operators can't have: {}. Allowed are tidegate:streaming and, without any power, the WASI interfaces of language runtimes (io, cli, clocks, random, filesystem, sockets)",
-        .0.join(", ")
-    )]
-    ForbiddenImports(Vec<String>),
+    #[error(transparent)]
+    ForbiddenImports(wasi::ForbiddenImports),
     #[error("the component does not serve a world of tidegate:streaming@0.1.0: {0}")]
     WrongWorld(String),
     #[error("`describe` failed: {0}")]
@@ -42,7 +39,10 @@ pub enum ModuleError {
 /// Links everything a component may import, and refuses the rest by name.
 fn link(engine: &WasmEngine, component: &Component) -> Result<InstancePre<GuestStore>, ModuleError> {
     let mut linker = Linker::<GuestStore>::new(engine.engine());
-    wasi::link(&mut linker, component, engine.engine()).map_err(|e| ModuleError::ForbiddenImports(e.names))?;
+    wasi::link(&mut linker, component, engine.engine()).map_err(|error| match error {
+        wasi::LinkError::Forbidden(forbidden) => ModuleError::ForbiddenImports(forbidden),
+        error => ModuleError::WrongWorld(error.to_string()),
+    })?;
     let linked = |result: wasmtime::Result<()>| result.map_err(|e| ModuleError::WrongWorld(format!("{e:#}")));
     linked(bindings::types::add_to_linker::<_, HasSelf<_>>(&mut linker, |data| data))?;
     linked(bindings::state::add_to_linker::<_, HasSelf<_>>(&mut linker, |data| data))?;

@@ -28,8 +28,6 @@ const MIB: u64 = 1 << 20;
 const LIMITS: &[Limit] = &[
     // A page of wasm memory, and all that 32 bits can address.
     Limit { key: "memory", unit: Unit::Bytes, least: 64 * KIB, most: 4096 * MIB, set: |l, v| l.memory_bytes_max = v as usize },
-    // Comes out of the task thread's own stack.
-    Limit { key: "stack", unit: Unit::Bytes, least: 64 * KIB, most: 16 * MIB, set: |l, v| l.stack_bytes_max = v as usize },
     // A barrier may have to wait for one call.
     Limit { key: "deadline", unit: Unit::Ms, least: 1, most: 600_000, set: |l, v| l.call_deadline_ms = v },
     Limit { key: "output_bytes", unit: Unit::Bytes, least: KIB, most: 1024 * MIB, set: |l, v| l.output_bytes_max = v as usize },
@@ -118,7 +116,7 @@ mod tests {
 
     #[test]
     fn out_of_range_names_the_range_in_its_unit() {
-        let (_, problems) = read_json(json!({ "memory": "1KiB", "deadline": "1h", "metrics": 5000, "memroy": 1, "stack": -1 }));
+        let (_, problems) = read_json(json!({ "memory": "1KiB", "deadline": "1h", "metrics": 5000, "memroy": 1, "output_rows": -1 }));
         assert_eq!(
             problems,
             [
