@@ -8,23 +8,35 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
-/// The component of a workspace package, built for `wasm32-wasip2` with the profile `guest`. Panics with what the compiler said
-/// where it doesn't build: a test can't go on without its guest.
+/// The component of a workspace package, built for `wasm32-wasip2` with the profile `guest`. Panics where it doesn't build: a test
+/// can't go on without its guest.
 pub fn component(package: &str) -> PathBuf {
+    try_component(package).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The same for those who can go on. What the compiler said is on stderr.
+pub fn try_component(package: &str) -> Result<PathBuf, GuestBuildError> {
     static BUILT: Mutex<Option<HashMap<String, PathBuf>>> = Mutex::new(None);
     // The tests of one process build one after another; Cargo itself locks between processes.
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
     let built = built.get_or_insert_default();
     if let Some(path) = built.get(package) {
-        return path.clone();
+        return Ok(path.clone());
     }
-    let path = build(package);
+    let path = build(package).map_err(|cause| GuestBuildError { package: package.to_string(), cause })?;
     built.insert(package.to_string(), path.clone());
-    path
+    Ok(path)
 }
 
-fn build(package: &str) -> PathBuf {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("this package is two folders deep");
+#[derive(Debug, thiserror::Error)]
+#[error("cannot build the guest {package}: {cause}")]
+pub struct GuestBuildError {
+    package: String,
+    cause: String,
+}
+
+fn build(package: &str) -> Result<PathBuf, String> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("BUG: this package is two folders deep");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .current_dir(workspace)
@@ -35,8 +47,10 @@ fn build(package: &str) -> PathBuf {
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .stderr(Stdio::inherit())
         .output()
-        .unwrap_or_else(|error| panic!("cannot run cargo to build the guest {package}: {error}"));
-    assert!(output.status.success(), "the guest {package} does not build ({}); the compiler's words are above", output.status);
+        .map_err(|error| format!("cargo does not start: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("cargo ended with {}", output.status));
+    }
     let messages = String::from_utf8_lossy(&output.stdout);
     messages
         .lines()
@@ -45,5 +59,5 @@ fn build(package: &str) -> PathBuf {
         .flat_map(|message| message["filenames"].as_array().cloned().unwrap_or_default())
         .filter_map(|name| name.as_str().map(PathBuf::from))
         .rfind(|path| path.extension().is_some_and(|extension| extension == "wasm"))
-        .unwrap_or_else(|| panic!("cargo built {package}, but named no .wasm file: is it a cdylib?"))
+        .ok_or_else(|| "cargo named no .wasm file; is it a cdylib?".to_string())
 }
