@@ -178,3 +178,30 @@ fn declaration(declared: lifecycle::StateDeclaration) -> StateDeclaration {
         ttl: declared.ttl.map(|ttl| TimeToLive { ms: ttl.ms, domain: imports::time_domain(ttl.domain) }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_sdk_operator_is_what_it_declares() {
+        let engine = WasmEngine::new().unwrap();
+        let bytes = std::fs::read(guest_build::component("running-totals")).unwrap();
+        let inspected = inspect(&engine, &bytes, "d").unwrap();
+        let descriptor = &inspected.info.descriptor;
+        assert_eq!((inspected.info.world.as_str(), descriptor.keyed, descriptor.inputs), ("processor", true, 1));
+        assert_eq!((descriptor.states[0].name.as_str(), descriptor.states[0].value_size), ("totals", Some(16)));
+        load(&engine, &inspected.precompiled).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_component_is_refused_with_the_reason() {
+        let engine = WasmEngine::new().unwrap();
+        let error = |bytes: &[u8]| inspect(&engine, bytes, "d").err().unwrap().to_string();
+        assert!(error(b"#!/bin/sh").contains("this is not WebAssembly"));
+        assert!(error(b"\0asm\x01\0\0\0").contains("core module, not a component"));
+        assert!(error(b"\0asm\x0d\0\x01\0garbage").contains("does not compile"));
+        let empty = wat::parse_str("(component)").unwrap();
+        assert!(error(&empty).contains("does not serve a world"));
+    }
+}
