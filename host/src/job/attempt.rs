@@ -26,6 +26,7 @@ use crate::task::source::SourceDriver;
 use crate::task::thread::{ChannelHead, Head, SourceHead, Task};
 use crate::task::{Report, TaskError};
 use crate::wasm::env::{OperatorEnv, OperatorMeta};
+use crate::wasm::guest_metrics::TaskGuestMetrics;
 use crate::wasm::instance::WasmOperator;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -261,8 +262,8 @@ impl Builder<'_> {
             restore = all.filter(|(segment, _)| of_this_task(segment)).map(|(segment, bytes)| (segment.path.clone(), bytes.clone())).collect();
             state = Some(KeyedState::new(&code.states, groups, owned.clone(), &spec.limits));
         }
-        let guest_metrics = self.metrics.guest(&self.plan.spec.name, &spec.name, index);
-        let env = OperatorEnv::new(meta, state, guest_metrics);
+        let guest_metrics = self.metrics.guest(&self.plan.spec.name, &spec.name);
+        let env = OperatorEnv::new(meta, state, TaskGuestMetrics::new(guest_metrics));
         let logic = match &code.code {
             super::plan::Code::Wasm(module) => Logic::Wasm(Box::new(WasmOperator::new(module.clone(), env))),
             super::plan::Code::Native(make) => Logic::Native { operator: make(), env: Box::new(env) },

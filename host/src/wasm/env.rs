@@ -6,7 +6,7 @@
 //! * outputs and metrics of a call are held here until it has returned ok; state writes are undone by the state's own journal.
 
 use super::bindings::types;
-use super::guest_metrics::GuestMetrics;
+use super::guest_metrics::TaskGuestMetrics;
 use crate::state::KeyedState;
 use std::sync::Arc;
 use tidegate_core::limits::{GuestLimits, RowLimits};
@@ -51,7 +51,7 @@ pub struct OperatorEnv {
     /// `None` where the operator is not keyed.
     pub state: Option<KeyedState>,
     pub outputs: CallOutputs,
-    pub metrics: GuestMetrics,
+    pub metrics: TaskGuestMetrics,
     pub phase: Phase,
     /// Rows of the current batch, for `forward`.
     pub batch_rows: u32,
@@ -61,7 +61,7 @@ pub struct OperatorEnv {
 }
 
 impl OperatorEnv {
-    pub fn new(meta: Arc<OperatorMeta>, state: Option<KeyedState>, metrics: GuestMetrics) -> Self {
+    pub fn new(meta: Arc<OperatorMeta>, state: Option<KeyedState>, metrics: TaskGuestMetrics) -> Self {
         Self {
             meta,
             state,

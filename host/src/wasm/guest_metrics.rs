@@ -1,143 +1,93 @@
-//! Metrics of an operator's own. What a call counts waits until the call has returned ok.
+//! Metrics of an operator's own, as one task's calls change them: what a call counts waits until the call has returned ok.
 
 use super::env::Violation;
+use crate::metrics::guest::{GuestCounter, GuestGauge, GuestHistogram, GuestMetricLimits, GuestMetrics};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use tidegate_core::limits::GuestLimits;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MetricKind {
     Counter,
     Gauge,
     Histogram,
 }
 
-impl MetricKind {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-            Self::Histogram => "histogram",
-        }
-    }
+enum Metric {
+    Counter(Arc<GuestCounter>),
+    Gauge(Arc<GuestGauge>),
+    Histogram(Arc<GuestHistogram>),
 }
 
-/// Upper bounds of the buckets of every guest histogram: powers of ten from a millionth to a million, halved once in between.
-pub const BUCKETS: [f64; 25] = [
-    1e-6, 5e-6, 1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2, 5e-2, 0.1, 0.5, 1.0, 5.0, 10.0, 50.0, 100.0, 500.0, 1e3, 5e3, 1e4, 5e4, 1e5,
-    5e5, 1e6,
-];
-
-#[derive(Debug, Clone, PartialEq)]
-pub enum MetricValue {
-    Counter(u64),
-    Gauge(f64),
-    Histogram { buckets: Box<[u64; BUCKETS.len() + 1]>, sum: f64 },
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct Metric {
-    pub name: String,
-    pub value: MetricValue,
-}
-
-/// What the metrics page reads.
-pub type SharedMetrics = Arc<Mutex<Vec<Metric>>>;
-
-#[derive(Debug, Default)]
-pub struct GuestMetrics {
-    ids: HashMap<String, (u32, MetricKind)>,
-    shared: SharedMetrics,
-    pending: Vec<(u32, Change)>,
-    observations: u32,
-}
-
-#[derive(Debug)]
 enum Change {
     Add(u64),
     Set(f64),
     Observe(Vec<f64>),
 }
 
-impl GuestMetrics {
-    pub fn shared(&self) -> SharedMetrics {
-        Arc::clone(&self.shared)
+/// The metrics that the guest of one task has opened. A handle is an index into them.
+#[derive(Default)]
+pub struct TaskGuestMetrics {
+    registry: Arc<GuestMetrics>,
+    handles: HashMap<(MetricKind, String), u32>,
+    metrics: Vec<Metric>,
+    pending: Vec<(u32, Change)>,
+    observations: u32,
+}
+
+impl TaskGuestMetrics {
+    pub fn new(registry: Arc<GuestMetrics>) -> Self {
+        Self { registry, ..Self::default() }
     }
 
     /// The same name again is the same metric.
-    pub fn declare(&mut self, name: &str, kind: MetricKind, limits: &GuestLimits) -> Result<u32, Violation> {
-        if let Some((id, declared)) = self.ids.get(name) {
-            if *declared != kind {
-                return Err(Violation(format!("metric `{name}` is a {}, not a {}", declared.name(), kind.name())));
-            }
-            return Ok(*id);
+    pub fn open(&mut self, name: String, kind: MetricKind, limits: &GuestLimits) -> Result<u32, Violation> {
+        if let Some(handle) = self.handles.get(&(kind, name.clone())) {
+            return Ok(*handle);
         }
-        let well_formed = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && name.as_bytes().first().is_some_and(u8::is_ascii_alphabetic);
-        if !well_formed || name.len() > limits.name_bytes_max {
-            let limit = limits.name_bytes_max;
-            return Err(Violation(format!(
-                "a metric's name has letters, digits and `_`, starts with a letter and has at most {limit} bytes (name_bytes_max): {name:.100?}"
-            )));
-        }
-        if self.ids.len() as u32 >= limits.metrics_max {
-            return Err(Violation(format!("metric `{name}` would exceed the limit of {} metrics (metrics_max)", limits.metrics_max)));
-        }
-        let value = match kind {
-            MetricKind::Counter => MetricValue::Counter(0),
-            MetricKind::Gauge => MetricValue::Gauge(0.0),
-            MetricKind::Histogram => MetricValue::Histogram { buckets: Box::new([0; BUCKETS.len() + 1]), sum: 0.0 },
+        let bounds = GuestMetricLimits { metrics_max: limits.metrics_max, name_bytes_max: limits.name_bytes_max };
+        let metric = match kind {
+            MetricKind::Counter => self.registry.counter(&name, bounds).map(Metric::Counter),
+            MetricKind::Gauge => self.registry.gauge(&name, bounds).map(Metric::Gauge),
+            MetricKind::Histogram => self.registry.histogram(&name, bounds).map(Metric::Histogram),
         };
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let id = shared.len() as u32;
-        shared.push(Metric { name: name.to_owned(), value });
-        self.ids.insert(name.to_owned(), (id, kind));
-        Ok(id)
+        let handle = self.metrics.len() as u32;
+        self.metrics.push(metric.map_err(|e| Violation(e.to_string()))?);
+        self.handles.insert((kind, name), handle);
+        Ok(handle)
     }
 
-    pub fn add(&mut self, id: u32, n: u64) {
-        self.pending.push((id, Change::Add(n)));
+    pub fn add(&mut self, handle: u32, n: u64, limits: &GuestLimits) -> Result<(), Violation> {
+        self.change(handle, Change::Add(n), 1, limits)
     }
 
-    pub fn set(&mut self, id: u32, value: f64) {
-        self.pending.push((id, Change::Set(value)));
+    pub fn set(&mut self, handle: u32, value: f64, limits: &GuestLimits) -> Result<(), Violation> {
+        self.change(handle, Change::Set(value), 1, limits)
     }
 
-    pub fn observe(&mut self, id: u32, values: Vec<f64>, limits: &GuestLimits) -> Result<(), Violation> {
-        self.observations = self.observations.saturating_add(values.len() as u32);
-        if self.observations > limits.observations_per_call_max {
-            let limit = limits.observations_per_call_max;
-            return Err(Violation(format!("a call made {} observations, the limit is {limit} (observations_per_call_max)", self.observations)));
+    pub fn observe(&mut self, handle: u32, values: Vec<f64>, limits: &GuestLimits) -> Result<(), Violation> {
+        let observations = u32::try_from(values.len()).unwrap_or(u32::MAX);
+        self.change(handle, Change::Observe(values), observations.max(1), limits)
+    }
+
+    fn change(&mut self, handle: u32, change: Change, weight: u32, limits: &GuestLimits) -> Result<(), Violation> {
+        self.observations = self.observations.saturating_add(weight);
+        let limit = limits.observations_per_call_max;
+        if self.observations > limit {
+            return Err(Violation(format!("a call made more than {limit} observations (observations_per_call_max)")));
         }
-        self.pending.push((id, Change::Observe(values)));
-        Ok(())
-    }
-
-    /// Changes of one call are bounded like its observations.
-    pub fn check_pending(&self, limits: &GuestLimits) -> Result<(), Violation> {
-        if self.pending.len() > limits.observations_per_call_max as usize {
-            let limit = limits.observations_per_call_max;
-            return Err(Violation(format!("a call changed metrics more than {limit} times (observations_per_call_max)")));
-        }
+        self.pending.push((handle, change));
         Ok(())
     }
 
     pub fn apply_pending(&mut self) {
         self.observations = 0;
-        if self.pending.is_empty() {
-            return;
-        }
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        for (id, change) in self.pending.drain(..) {
-            match (&mut shared[id as usize].value, change) {
-                (MetricValue::Counter(total), Change::Add(n)) => *total = total.saturating_add(n),
-                (MetricValue::Gauge(now), Change::Set(value)) => *now = value,
-                (MetricValue::Histogram { buckets, sum }, Change::Observe(values)) => {
-                    for value in values {
-                        buckets[BUCKETS.partition_point(|bound| *bound < value)] += 1;
-                        *sum += value;
-                    }
-                }
-                (value, change) => unreachable!("BUG: {change:?} for {value:?}"),
+        for (handle, change) in self.pending.drain(..) {
+            match (&self.metrics[handle as usize], change) {
+                (Metric::Counter(counter), Change::Add(n)) => counter.add(n),
+                (Metric::Gauge(gauge), Change::Set(value)) => gauge.set(value),
+                (Metric::Histogram(histogram), Change::Observe(values)) => histogram.observe(&values),
+                _ => unreachable!("BUG: metric handle {handle} changed its kind"),
             }
         }
     }
@@ -153,32 +103,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_counts_before_the_call_does() {
-        let limits = GuestLimits::default();
-        let mut metrics = GuestMetrics::default();
-        let hits = metrics.declare("hits", MetricKind::Counter, &limits).unwrap();
-        let sizes = metrics.declare("sizes", MetricKind::Histogram, &limits).unwrap();
-        metrics.add(hits, 2);
+    fn observations_of_a_call_are_bounded() {
+        let limits = GuestLimits { observations_per_call_max: 3, ..GuestLimits::default() };
+        let mut metrics = TaskGuestMetrics::default();
+        let hits = metrics.open("hits".to_owned(), MetricKind::Counter, &limits).unwrap();
+        let sizes = metrics.open("sizes".to_owned(), MetricKind::Histogram, &limits).unwrap();
+        metrics.add(hits, 2, &limits).unwrap();
+        let error = metrics.observe(sizes, vec![0.0; 3], &limits).unwrap_err();
+        assert!(error.0.contains("observations_per_call_max"));
         metrics.drop_pending();
-        metrics.add(hits, 3);
-        metrics.observe(sizes, vec![0.2, 7.0, 1e9], &limits).unwrap();
-        assert_eq!(metrics.shared().lock().unwrap()[0].value, MetricValue::Counter(0));
-        metrics.apply_pending();
-        let shared = metrics.shared();
-        let shared = shared.lock().unwrap();
-        assert_eq!(shared[0].value, MetricValue::Counter(3));
-        let MetricValue::Histogram { buckets, .. } = &shared[1].value else { panic!("a histogram") };
-        assert_eq!((buckets.iter().sum::<u64>(), buckets[BUCKETS.len()]), (3, 1));
-    }
-
-    #[test]
-    fn a_name_keeps_its_kind_and_the_number_of_metrics_is_bounded() {
-        let limits = GuestLimits { metrics_max: 1, ..GuestLimits::default() };
-        let mut metrics = GuestMetrics::default();
-        assert!(metrics.declare("a b", MetricKind::Counter, &limits).is_err());
-        assert_eq!(metrics.declare("hits", MetricKind::Counter, &limits).unwrap(), 0);
-        assert_eq!(metrics.declare("hits", MetricKind::Counter, &limits).unwrap(), 0);
-        assert!(metrics.declare("hits", MetricKind::Gauge, &limits).unwrap_err().0.contains("is a counter"));
-        assert!(metrics.declare("misses", MetricKind::Counter, &limits).unwrap_err().0.contains("metrics_max"));
+        metrics.observe(sizes, vec![0.0; 3], &limits).unwrap();
     }
 }

@@ -71,11 +71,11 @@ impl GuestStore {
         Ok(())
     }
 
-    fn metric_handle<T>(&mut self, name: &str, kind: MetricKind) -> Result<Resource<T>> {
+    fn metric_handle<T>(&mut self, name: String, kind: MetricKind) -> Result<Resource<T>> {
         self.count_handle()?;
         let env = self.env()?;
         let limits = env.meta.limits;
-        Ok(Resource::new_own(env.metrics.declare(name, kind, &limits)?))
+        Ok(Resource::new_own(env.metrics.open(name, kind, &limits)?))
     }
 
     fn dropped(&mut self) -> Result<()> {
@@ -350,13 +350,12 @@ impl logging::Host for GuestStore {
 
 impl metrics::HostCounter for GuestStore {
     fn new(&mut self, name: String) -> Result<Resource<handle::Counter>> {
-        self.metric_handle(&name, MetricKind::Counter)
+        self.metric_handle(name, MetricKind::Counter)
     }
 
     fn add(&mut self, counter: Resource<handle::Counter>, n: u64) -> Result<()> {
         let env = self.env()?;
-        env.metrics.add(counter.rep(), n);
-        Ok(env.metrics.check_pending(&env.meta.limits)?)
+        Ok(env.metrics.add(counter.rep(), n, &env.meta.limits)?)
     }
 
     fn drop(&mut self, _: Resource<handle::Counter>) -> Result<()> {
@@ -366,13 +365,12 @@ impl metrics::HostCounter for GuestStore {
 
 impl metrics::HostGauge for GuestStore {
     fn new(&mut self, name: String) -> Result<Resource<handle::Gauge>> {
-        self.metric_handle(&name, MetricKind::Gauge)
+        self.metric_handle(name, MetricKind::Gauge)
     }
 
     fn set(&mut self, gauge: Resource<handle::Gauge>, value: f64) -> Result<()> {
         let env = self.env()?;
-        env.metrics.set(gauge.rep(), value);
-        Ok(env.metrics.check_pending(&env.meta.limits)?)
+        Ok(env.metrics.set(gauge.rep(), value, &env.meta.limits)?)
     }
 
     fn drop(&mut self, _: Resource<handle::Gauge>) -> Result<()> {
@@ -382,14 +380,12 @@ impl metrics::HostGauge for GuestStore {
 
 impl metrics::HostHistogram for GuestStore {
     fn new(&mut self, name: String) -> Result<Resource<handle::Histogram>> {
-        self.metric_handle(&name, MetricKind::Histogram)
+        self.metric_handle(name, MetricKind::Histogram)
     }
 
     fn observe(&mut self, histogram: Resource<handle::Histogram>, values: Vec<f64>) -> Result<()> {
         let env = self.env()?;
-        let limits = env.meta.limits;
-        env.metrics.observe(histogram.rep(), values, &limits)?;
-        Ok(env.metrics.check_pending(&limits)?)
+        Ok(env.metrics.observe(histogram.rep(), values, &env.meta.limits)?)
     }
 
     fn drop(&mut self, _: Resource<handle::Histogram>) -> Result<()> {
