@@ -70,7 +70,9 @@ fn read_delivery(table: &mut Table<'_>) -> Delivery {
         return Delivery::AtLeastOnce;
     }
     let choices = [Delivery::ExactlyOnce, Delivery::AtLeastOnce].map(|delivery| (delivery.name(), delivery));
-    table.choice("delivery", &choices).unwrap_or_default()
+    // What can't be read is taken for the weaker one, so that no node is blamed for a guarantee that nobody asked for.
+    let absent = if table.has("delivery") { Delivery::AtLeastOnce } else { Delivery::default() };
+    table.choice("delivery", &choices).unwrap_or(absent)
 }
 
 fn read_checkpoint(mut table: Table<'_>) -> CheckpointSpec {
