@@ -168,57 +168,143 @@ pub struct StopMode {
 pub enum Event {
     /// Time went on. Also asked for by [`Coordinator::next_deadline`].
     Tick,
-    SavepointRequested { request: u64, stop: Option<StopMode> },
+    SavepointRequested {
+        request: u64,
+        stop: Option<StopMode>,
+    },
     /// Every source task has read its last record.
     AllSourcesEnded,
-    TaskAcknowledged { checkpoint: CheckpointId, task: TaskId, snapshot: TaskSnapshot },
+    TaskAcknowledged {
+        checkpoint: CheckpointId,
+        task: TaskId,
+        snapshot: TaskSnapshot,
+    },
     /// The task could not snapshot or upload. Its sinks' rows are not lost by that: they stay staged.
-    TaskDeclined { checkpoint: CheckpointId, task: TaskId, reason: String },
+    TaskDeclined {
+        checkpoint: CheckpointId,
+        task: TaskId,
+        reason: String,
+    },
     /// A sink could not pre-commit, so what it had of the epoch is in doubt.
-    PreCommitFailed { checkpoint: CheckpointId, task: TaskId, reason: String },
-    ManifestWritten { checkpoint: CheckpointId, pointer: ManifestPointer },
+    PreCommitFailed {
+        checkpoint: CheckpointId,
+        task: TaskId,
+        reason: String,
+    },
+    ManifestWritten {
+        checkpoint: CheckpointId,
+        pointer: ManifestPointer,
+    },
     /// Written or not: without a decision it means nothing.
-    ManifestFailed { checkpoint: CheckpointId, reason: String },
-    Decided { checkpoint: CheckpointId },
+    ManifestFailed {
+        checkpoint: CheckpointId,
+        reason: String,
+    },
+    Decided {
+        checkpoint: CheckpointId,
+    },
     /// The record of the decision can't be said to exist or not. The driver has looked again and still can't tell.
-    DecisionUnknown { checkpoint: CheckpointId, reason: String },
+    DecisionUnknown {
+        checkpoint: CheckpointId,
+        reason: String,
+    },
     /// Somebody else took the job over.
-    Fenced { by: String },
-    SinksCommitted { checkpoint: CheckpointId },
-    CommitFailed { checkpoint: CheckpointId, reason: String },
+    Fenced {
+        by: String,
+    },
+    SinksCommitted {
+        checkpoint: CheckpointId,
+    },
+    CommitFailed {
+        checkpoint: CheckpointId,
+        reason: String,
+    },
     /// A savepoint's own copy of manifest and segments is in its place.
-    SavepointStored { request: u64, pointer: ManifestPointer },
-    SavepointStoreFailed { request: u64, reason: String },
+    SavepointStored {
+        request: u64,
+        pointer: ManifestPointer,
+    },
+    SavepointStoreFailed {
+        request: u64,
+        reason: String,
+    },
     /// A background merge replaced neighbours of a chain by one segment.
-    Merged { operator: String, task_index: u32, replaced: Vec<String>, by: SegmentRef },
-    MergeFailed { operator: String, task_index: u32, reason: String },
+    Merged {
+        operator: String,
+        task_index: u32,
+        replaced: Vec<String>,
+        by: SegmentRef,
+    },
+    MergeFailed {
+        operator: String,
+        task_index: u32,
+        reason: String,
+    },
 }
 
 /// Orders. Whoever carries one out reports what came of it as an [`Event`].
 #[derive(Debug)]
 pub enum Action {
     /// To the sources, which inject the barrier. With `full`, tasks snapshot everything, because an earlier piece is missing.
-    Trigger { checkpoint: CheckpointId, kind: CheckpointKind, full: bool, stop: Option<StopMode> },
+    Trigger {
+        checkpoint: CheckpointId,
+        kind: CheckpointKind,
+        full: bool,
+        stop: Option<StopMode>,
+    },
     /// To the tasks: forget the barrier, release what is aligned. Committables already reported stay with the coordinator.
-    AbortCheckpoint { checkpoint: CheckpointId, reason: String },
-    WriteManifest { checkpoint: CheckpointId, manifest: Box<Manifest> },
-    WriteDecision { checkpoint: CheckpointId, pointer: ManifestPointer },
-    CommitSinks { permit: CommitPermit },
+    AbortCheckpoint {
+        checkpoint: CheckpointId,
+        reason: String,
+    },
+    WriteManifest {
+        checkpoint: CheckpointId,
+        manifest: Box<Manifest>,
+    },
+    WriteDecision {
+        checkpoint: CheckpointId,
+        pointer: ManifestPointer,
+    },
+    CommitSinks {
+        permit: CommitPermit,
+    },
     /// Copy manifest and segments to a place that retention does not touch.
-    StoreSavepoint { request: u64, checkpoint: CheckpointId, manifest: Box<Manifest> },
-    SavepointCompleted { request: u64, pointer: ManifestPointer },
-    SavepointFailed { request: u64, reason: String },
-    Merge { operator: String, task_index: u32, segments: Vec<SegmentRef>, to_full: bool },
+    StoreSavepoint {
+        request: u64,
+        checkpoint: CheckpointId,
+        manifest: Box<Manifest>,
+    },
+    SavepointCompleted {
+        request: u64,
+        pointer: ManifestPointer,
+    },
+    SavepointFailed {
+        request: u64,
+        reason: String,
+    },
+    Merge {
+        operator: String,
+        task_index: u32,
+        segments: Vec<SegmentRef>,
+        to_full: bool,
+    },
     /// Manifests and segments that nothing needs any more.
-    Delete { paths: Vec<String> },
+    Delete {
+        paths: Vec<String>,
+    },
     /// For people and metrics.
     Report(CheckpointReport),
     /// The stop that came with a savepoint is due.
-    StopJob { request: u64 },
+    StopJob {
+        request: u64,
+    },
     /// The final checkpoint is committed.
     FinishJob,
     /// Restart from the last completed checkpoint, or fail for good where `fatal`.
-    FailJob { reason: String, fatal: bool },
+    FailJob {
+        reason: String,
+        fatal: bool,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
