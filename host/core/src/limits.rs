@@ -151,5 +151,12 @@ pub const VALUE_TYPE_DEPTH_MAX: usize = 16;
 /// Batches waiting on one channel between two tasks. Two are enough to keep both sides busy, a few more smooth bursts; each may
 /// hold 64 KiB and more, so many would only hide backpressure and lengthen the way of a barrier.
 pub const CHANNEL_BATCHES_MAX: usize = 8;
+/// Checkpoints that a job may trigger after the last decided one (or after its start) without another being decided. A new
+/// incarnation starts its ids as far above, so an id is never used twice, not even by a predecessor that does not know it is dead.
+pub const CHECKPOINTS_UNDECIDED_MAX: u64 = 100;
+/// Savepoint requests that wait for their turn.
+pub const SAVEPOINT_REQUESTS_MAX: usize = 100;
+/// Finished checkpoints that the history shows.
+pub const CHECKPOINT_HISTORY_MAX: usize = 100;
 /// Timers handed over in one call.
 pub const TIMERS_PER_DELIVERY_MAX: usize = 1024;

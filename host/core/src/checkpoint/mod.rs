@@ -10,14 +10,23 @@
 //! * decisions are written one at a time, in the order of their ids;
 //! * sinks commit only with a [`CommitPermit`], and only a completed checkpoint makes one;
 //! * a manifest names every committable that may not have been committed yet, whatever checkpoint it came from;
-//! * a segment that a retained manifest or a live chain names is never deleted.
+//! * a segment that a retained manifest or a live chain names is never deleted;
+//! * what lies under [`SAVEPOINTS`] belongs to the user: the host never deletes it.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+mod chains;
+mod completed;
 pub mod coordinator;
+mod history;
+mod pending;
 
-pub use coordinator::{CommitPermit, Coordinator};
+pub use completed::{CommitPermit, CompletedCheckpoint};
+pub use coordinator::{Coordinator, CoordinatorConfig, Restored};
+
+/// Where savepoints lie, relative to the job's store.
+pub const SAVEPOINTS: &str = "savepoints/";
 
 /// Grows with every trigger, never restarts for the life of a job, has gaps where checkpoints were aborted.
 pub type CheckpointId = u64;
@@ -72,7 +81,7 @@ pub struct SourceSnapshot {
 pub struct OperatorSnapshot {
     pub operator: String,
     pub task_index: u32,
-    /// `None`: nothing changed, or no state.
+    /// `None`: nothing changed, or no state. Of a checkpoint that was triggered `full`: there is no state.
     pub segment: Option<SegmentRef>,
 }
 
@@ -127,6 +136,13 @@ pub struct Manifest {
 
 pub const MANIFEST_FORMAT: u32 = 1;
 
+impl Manifest {
+    /// Paths of all segments it needs.
+    pub fn segments(&self) -> impl Iterator<Item = &SegmentRef> {
+        self.operators.values().flat_map(|operator| operator.tasks.iter().flatten())
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct OperatorManifest {
     /// `name@version`
@@ -179,7 +195,8 @@ pub enum Event {
         task: TaskId,
         snapshot: TaskSnapshot,
     },
-    /// The task could not snapshot or upload. Its sinks' rows are not lost by that: they stay staged.
+    /// The task could not snapshot or upload, or its barriers did not come in order. Its sinks' rows are not lost by that: they
+    /// stay staged, and the task reports them with its next acknowledgement.
     TaskDeclined {
         checkpoint: CheckpointId,
         task: TaskId,
@@ -291,6 +308,10 @@ pub enum Action {
     /// Manifests and segments that nothing needs any more.
     Delete {
         paths: Vec<String>,
+    },
+    /// Decisions about checkpoints older than this one are needed by nobody: their manifests are about to go.
+    TrimLog {
+        oldest: CheckpointId,
     },
     /// For people and metrics.
     Report(CheckpointReport),
