@@ -5,7 +5,9 @@ use quote::{format_ident, quote};
 use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
-use syn::{Attribute, Error, Expr, ExprLit, Field, Fields, Ident, ItemStruct, Lit, LitInt, LitStr, Result, Token, Type, parenthesized};
+use syn::{
+    Attribute, Error, Expr, ExprLit, Field, Fields, Ident, ItemStruct, Lit, LitInt, LitStr, Result, Token, Type, parenthesized,
+};
 
 /// What stands in the parentheses of `#[operator(…)]`.
 #[derive(Default)]
@@ -148,7 +150,11 @@ fn milliseconds(text: &LitStr) -> Result<u64> {
 fn constant_name(port: &LitStr) -> Result<Ident> {
     let name: String = port.value().chars().map(|c| if c == '-' { '_' } else { c.to_ascii_uppercase() }).collect();
     let good = name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    if good { Ok(Ident::new(&name, port.span())) } else { Err(Error::new(port.span(), "a port is named in letters, digits, - and _")) }
+    if good {
+        Ok(Ident::new(&name, port.span()))
+    } else {
+        Err(Error::new(port.span(), "a port is named in letters, digits, - and _"))
+    }
 }
 
 pub fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> {
@@ -187,7 +193,9 @@ pub fn expand(arguments: TokenStream, item: TokenStream) -> Result<TokenStream> 
                             let ms = milliseconds(ttl)?;
                             quote!(Some(#ms))
                         }
-                        None if event_time => return Err(Error::new(ident.span(), "`event_time` says what `ttl` goes by: give one")),
+                        None if event_time => {
+                            return Err(Error::new(ident.span(), "`event_time` says what `ttl` goes by: give one"));
+                        }
                         None => quote!(None),
                     };
                     let domain = if event_time { format_ident!("EventTime") } else { format_ident!("ProcessingTime") };
