@@ -107,7 +107,8 @@ async fn write_segment(
     checkpoint: CheckpointId,
     frozen: FrozenState,
 ) -> Result<Option<SegmentRef>, String> {
-    if frozen.is_empty() {
+    // An empty full snapshot says that there is no state any more; an empty delta says nothing.
+    if frozen.entries() == 0 && !frozen.is_full() {
         return Ok(None);
     }
     let segment = tokio::task::spawn_blocking(move || frozen.write_segment()).await.map_err(|e| format!("writing a segment panicked: {e}"))?;
