@@ -1,6 +1,7 @@
 //! Which connectors there are. A new one is a line in [`SOURCES`] or [`SINKS`].
 
 use super::blackhole::{self, Blackhole};
+use super::file::{FileSource, FileSourceOptions};
 use super::generator::{Generator, GeneratorOptions};
 use super::options::{list, nearest};
 use super::{ConnectorContext, Sink, Source};
@@ -22,11 +23,18 @@ struct SinkEntry {
     build: fn(&SinkSpec, &ConnectorContext) -> Built<Box<dyn Sink>>,
 }
 
-const SOURCES: &[SourceEntry] = &[SourceEntry {
-    name: "generator",
-    check: |spec| GeneratorOptions::parse(spec).err().unwrap_or_default(),
-    build: |spec, context| Ok(Box::new(Generator::build(spec, context)?)),
-}];
+const SOURCES: &[SourceEntry] = &[
+    SourceEntry {
+        name: "file",
+        check: |spec| FileSourceOptions::parse(spec).err().unwrap_or_default(),
+        build: |spec, context| Ok(Box::new(FileSource::build(spec, context)?)),
+    },
+    SourceEntry {
+        name: "generator",
+        check: |spec| GeneratorOptions::parse(spec).err().unwrap_or_default(),
+        build: |spec, context| Ok(Box::new(Generator::build(spec, context)?)),
+    },
+];
 
 const SINKS: &[SinkEntry] = &[SinkEntry {
     name: "blackhole",

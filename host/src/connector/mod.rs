@@ -17,6 +17,8 @@ pub mod dead_letter;
 pub mod event_time;
 pub mod file;
 pub mod generator;
+pub mod json_field;
+pub mod json_text;
 pub mod options;
 pub mod stdout;
 
