@@ -1,1 +1,35 @@
-//! (in work)
+//! Running jobs: one supervisor for each, which makes attempts until the job ends.
+//!
+//! ```text
+//!   supervisor ─► attempt (acquire, restore, build, drive) ─► failed ─► restart strategy ─► next attempt
+//!                                                        └──► finished, stopped, cancelled: the end
+//! ```
+//!
+//! * [`plan`]: the checked job with its code;
+//! * [`restore`]: what an attempt starts from, by the decision log;
+//! * [`attempt`]: tasks, gates and threads;
+//! * [`drive`]: the coordinator's orders and what came of them;
+//! * [`status`]: what the outside sees.
+
+pub mod attempt;
+pub mod dead_letters;
+pub mod drive;
+pub mod plan;
+pub mod restore;
+pub mod runtime;
+pub mod splits;
+pub mod status;
+pub mod supervisor;
+
+use tidegate_core::checkpoint::{ManifestPointer, StopMode};
+use tokio::sync::oneshot;
+
+/// What a savepoint came to.
+pub type SavepointReply = oneshot::Sender<Result<ManifestPointer, String>>;
+
+/// What people ask of a running job.
+pub enum Command {
+    Savepoint { stop: Option<StopMode>, reply: SavepointReply },
+    /// Without a checkpoint.
+    Cancel,
+}

@@ -1,0 +1,116 @@
+//! Makes attempts at a job until it ends.
+//!
+//! Invariants:
+//! * one attempt at a time, and each takes the job over anew: what the last one left half done is finished or discarded first;
+//! * the restart strategy alone says whether and when there is another one; a failure that would only repeat itself ends the job.
+
+use super::Command;
+use super::attempt::Builder;
+use super::drive::{Drive, End};
+use super::plan::JobPlan;
+use super::restore::{self, Origin};
+use super::status::JobShared;
+use crate::checkpoint_store::CheckpointStore;
+use crate::metrics::Metrics;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tidegate_core::job_state::JobEvent;
+use tidegate_core::restart::{Decision, RestartStrategy};
+use tokio::sync::mpsc;
+
+/// An attempt that ran for so long counts as a success: the delays of the restart strategy start over.
+pub struct Supervisor {
+    pub plan: Arc<JobPlan>,
+    pub store: CheckpointStore,
+    pub metrics: Arc<Metrics>,
+    pub shared: Arc<JobShared>,
+    pub commands: mpsc::UnboundedReceiver<Command>,
+    /// Where the first attempt begins; the log remembers it for those after.
+    pub from: Origin,
+}
+
+impl Supervisor {
+    pub async fn run(mut self) {
+        let started = Instant::now();
+        let mut strategy = RestartStrategy::new(self.plan.spec.restart);
+        self.shared.event(JobEvent::StartRequested);
+        loop {
+            self.shared.attempt_begins();
+            let end = match self.attempt(started, &mut strategy).await {
+                Ok(end) => end,
+                Err(failed) => End::Failed { reason: failed.reason, fatal: failed.fatal },
+            };
+            let (reason, fatal) = match end {
+                End::Finished => return self.shared.event(JobEvent::InputFinished),
+                End::Stopped => return self.shared.event(JobEvent::StopCompleted),
+                End::Cancelled => {
+                    self.shared.cancelling();
+                    return self.shared.event(JobEvent::TasksCancelled);
+                }
+                End::Failed { reason, fatal } => (reason, fatal),
+            };
+            let job = &self.plan.spec.name;
+            self.shared.failed(&reason);
+            self.shared.event(JobEvent::FailureReported);
+            let delay_ms = match strategy.failed(started.elapsed().as_millis() as u64) {
+                _ if fatal => {
+                    tracing::error!(%job, %reason, "job failed");
+                    return self.shared.event(JobEvent::GaveUp);
+                }
+                Decision::GiveUp { reason: why } => {
+                    tracing::error!(%job, %reason, %why, "job failed");
+                    self.shared.failed(&format!("{reason} ({why})"));
+                    return self.shared.event(JobEvent::GaveUp);
+                }
+                Decision::RestartAfter { delay_ms, attempt } => {
+                    tracing::warn!(%job, %reason, delay_ms, attempt, "job restarts from its last checkpoint");
+                    delay_ms
+                }
+            };
+            self.shared.event(JobEvent::RestartScheduled);
+            self.shared.restarted();
+            if !self.wait(Duration::from_millis(delay_ms)).await {
+                return self.shared.event(JobEvent::CancelRequested);
+            }
+            self.shared.event(JobEvent::RestartDue);
+        }
+    }
+
+    /// False: somebody cancelled the job meanwhile.
+    async fn wait(&mut self, delay: Duration) -> bool {
+        let due = tokio::time::Instant::now() + delay;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(due) => return true,
+                command = self.commands.recv() => match command {
+                    None | Some(Command::Cancel) => return false,
+                    Some(Command::Savepoint { reply, .. }) => {
+                        let _ = reply.send(Err("the job is between two attempts: try again when it runs".to_owned()));
+                    }
+                },
+            }
+        }
+    }
+
+    async fn attempt(&mut self, started: Instant, strategy: &mut RestartStrategy) -> Result<End, restore::Failed> {
+        let restored = restore::restore(&self.plan, &self.store, &mut self.from).await?;
+        if restored.is_finished() {
+            return Ok(End::Finished);
+        }
+        let builder = Builder {
+            plan: &self.plan,
+            store: self.store.clone(),
+            metrics: &self.metrics,
+            restored: restored.manifest.as_ref(),
+            sinks: Arc::clone(&restored.sinks),
+            segments: restored.segments.clone(),
+            last_checkpoint: restored.next_checkpoint - 1,
+        };
+        let mut attempt = builder.build().map_err(restore::Failed::from)?;
+        self.shared.tasks(attempt.views.clone());
+        strategy.running_since(started.elapsed().as_millis() as u64);
+        let coordinator = restored.coordinator(&self.plan, started.elapsed().as_millis() as u64);
+        let incarnation = restored.incarnation;
+        Ok(Drive::new(&mut attempt, incarnation, coordinator, &self.shared, &mut self.commands, started).run().await)
+    }
+}

@@ -1,0 +1,109 @@
+//! Every way for a record to be bad, each after effects that must leave no trace.
+
+use crate::bindings::tidegate::streaming::logging::{Level, log};
+use crate::bindings::tidegate::streaming::metrics::Counter;
+use crate::bindings::tidegate::streaming::output::emit;
+use crate::bindings::tidegate::streaming::state::{ListState, MapState, ReducingState, ValueState};
+use crate::bindings::tidegate::streaming::timers::set_timer;
+use crate::bindings::tidegate::streaming::types::{Batch, Failure, RejectedRow, TimeDomain};
+use crate::{Answer, MAIN, has_bad, rows};
+use std::hint::black_box;
+
+pub fn run(case: &str, batch: &Batch) -> Option<Answer> {
+    let known = [
+        "reject",
+        "reject-unknown-row",
+        "reject-twice",
+        "bad-row",
+        "bad-row-unknown",
+        "fatal",
+        "transient",
+        "trap",
+        "unreachable",
+        "spin",
+        "recurse",
+        "allocate",
+        "exit",
+    ];
+    if !known.contains(&case) {
+        return None;
+    }
+    let bad: Vec<u32> = (0..)
+        .zip(rows::iter(&batch.rows))
+        .filter(|(_, row)| row.value.is_some_and(|value| value.starts_with(b"bad")))
+        .map(|(row, _)| row)
+        .collect();
+    let rejected = |row: u32| RejectedRow { row, reason: format!("row {row} is bad") };
+    // A guest that rejects rows leaves no trace of them; everything else writes first and fails then.
+    if case.starts_with("reject") {
+        effects(batch, &bad);
+        return Some(Ok(match case {
+            "reject-unknown-row" if !bad.is_empty() => vec![RejectedRow { row: batch.count, reason: "no such row".to_owned() }],
+            "reject-twice" => bad.iter().flat_map(|row| [rejected(*row), rejected(*row)]).collect(),
+            _ => bad.iter().copied().map(rejected).collect(),
+        }));
+    }
+    effects(batch, &[]);
+    if !has_bad(batch) {
+        return Some(Ok(Vec::new()));
+    }
+    Some(Err(match case {
+        "bad-row" => Failure::BadRow(rejected(bad[0])),
+        "bad-row-unknown" => Failure::BadRow(RejectedRow { row: batch.count, reason: "no such row".to_owned() }),
+        "fatal" => Failure::Fatal("the guest says fatal".to_owned()),
+        "transient" => Failure::Transient("the guest says transient".to_owned()),
+        "trap" => panic!("the guest panics over a bad row"),
+        "unreachable" => std::process::abort(),
+        "spin" => spin(),
+        "recurse" => Failure::Fatal(format!("recursion came back with {}", recurse(1))),
+        "allocate" => allocate(),
+        "exit" => std::process::exit(3),
+        _ => unreachable!(),
+    }))
+}
+
+/// Writes everywhere for each row, but for those of `except`, and passes the rows on.
+fn effects(batch: &Batch, except: &[u32]) {
+    let (value, map, list, count) =
+        (ValueState::new("value"), MapState::new("map"), ListState::new("list"), ReducingState::new("count"));
+    let (mut out, mut emitted) = (Vec::new(), 0);
+    for ((number, row), slot) in (0..).zip(rows::iter(&batch.rows)).zip(&batch.slots) {
+        if except.contains(&number) {
+            continue;
+        }
+        let bytes = row.value.unwrap_or_default();
+        value.put(*slot, bytes);
+        map.put(*slot, bytes, b"+");
+        list.add(*slot, bytes);
+        count.add(*slot, 1);
+        let seen = count.get(*slot).unwrap_or_default();
+        set_timer(*slot, TimeDomain::EventTime, row.timestamp + 1000, 0);
+        // The number of the row for its key: any trace of a dropped call would show in it.
+        let numbered = format!("{} #{seen} of {}", crate::show(bytes), list.length(*slot));
+        rows::write(&mut out, row.key, Some(numbered.as_bytes()), row.timestamp, 0, &[]);
+        emitted += 1;
+    }
+    Counter::new("effects").add(u64::from(emitted));
+    log(Level::Info, "effects", &[]);
+    emit(MAIN, emitted, &out);
+}
+
+pub fn spin() -> ! {
+    let mut number = 0_u64;
+    loop {
+        number = black_box(number.wrapping_add(1));
+    }
+}
+
+#[allow(unconditional_recursion)]
+fn recurse(depth: u64) -> u64 {
+    let frame = black_box([depth; 64]);
+    recurse(depth + 1) + frame[(depth % 64) as usize]
+}
+
+fn allocate() -> ! {
+    let mut all = Vec::new();
+    loop {
+        all.push(black_box(vec![1_u8; 1 << 20]));
+    }
+}
