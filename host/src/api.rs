@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use tidegate_core::state_schema::StateDeclaration;
 
 pub use tidegate_core::checkpoint::CheckpointReport;
+pub use tidegate_core::job_state::JobState;
 pub use tidegate_core::problem::Problem;
 
 /// Paths of the API, for the server's routes as for the CLI's calls.
@@ -85,55 +86,6 @@ pub struct ModuleList {
 }
 
 // ---- jobs ---------------------------------------------------------------------------------------------------------------------
-
-/// Where a job's life stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum JobState {
-    /// Restoring and opening; no record has moved in this attempt.
-    Starting,
-    Running,
-    /// An attempt failed; the next one waits for its delay or is being prepared.
-    Restarting,
-    Stopping,
-    /// By a user, with or without a savepoint; also by the end of the host.
-    Stopped,
-    /// The end of a bounded input, with everything committed.
-    Finished,
-    /// For good: the restart strategy gave up, or trying again could not help.
-    Failed,
-}
-
-impl JobState {
-    pub const ALL: [Self; 7] =
-        [Self::Starting, Self::Running, Self::Restarting, Self::Stopping, Self::Stopped, Self::Finished, Self::Failed];
-
-    /// Nothing happens any more until someone starts the job.
-    pub fn is_ended(self) -> bool {
-        match self {
-            Self::Starting | Self::Running | Self::Restarting | Self::Stopping => false,
-            Self::Stopped | Self::Finished | Self::Failed => true,
-        }
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::Running => "running",
-            Self::Restarting => "restarting",
-            Self::Stopping => "stopping",
-            Self::Stopped => "stopped",
-            Self::Finished => "finished",
-            Self::Failed => "failed",
-        }
-    }
-}
-
-impl std::fmt::Display for JobState {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(self.name())
-    }
-}
 
 /// What the user asked for. A host that comes up starts the jobs that are to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -368,10 +320,13 @@ pub struct CheckpointList {
 /// A record that the job could not process, and where it came from.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct DeadLetter {
-    pub time_ms: u64,
-    /// The node that refused it: an operator, or a source that could not decode it.
-    pub node: String,
+    /// Unique in the job; also a place to go on from.
+    pub id: String,
+    /// `rejected`, `trap`, `deadline`, `decode` and so on, as in the dead-letter files.
+    pub kind: String,
     pub reason: String,
+    /// The node that gave the row up: an operator, or a source that could not decode it.
+    pub operator: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub module: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -383,25 +338,31 @@ pub struct DeadLetter {
     /// Number of the record within its split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record: Option<u64>,
-    /// Key, value and headers as the writer of dead letters stores them.
+    pub processing_time_ms: u64,
+    /// Key, value, headers and what else the line in the file has; bytes that are not UTF-8 under `..._base64`.
     #[serde(flatten)]
     pub row: serde_json::Map<String, Value>,
 }
 
+/// Newest first.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct DeadLetterPage {
     pub dead_letters: Vec<DeadLetter>,
-    /// Hand it over as `after` to go on; absent at the end.
+    /// Hand it over as `before` to go on; absent at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+    /// Lines that could not be read.
+    #[serde(default)]
+    pub unreadable: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetterQuery {
     /// At most [`DEAD_LETTERS_PAGE_MAX`].
     pub limit: usize,
-    pub after: Option<String>,
-    pub node: Option<String>,
+    /// [`DeadLetterPage::next`] of the page before.
+    pub before: Option<String>,
+    pub operator: Option<String>,
 }
 
 pub const DEAD_LETTERS_PAGE_DEFAULT: usize = 100;

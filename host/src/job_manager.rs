@@ -46,6 +46,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use tidegate_core::job_graph::spec::{JobSpec, PortRef};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
 
 /// Compilers at work at once: one uses all cores for a while, and a queue of uploads must not starve the jobs.
 const COMPILING_MAX: usize = 1;
@@ -59,6 +60,16 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Relative paths in jobs that are created from now on are relative to this folder. Absolute.
     pub base: PathBuf,
+    pub resume: Resume,
+}
+
+/// Which of the stored jobs start when the manager opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resume {
+    /// All that are to run: a server.
+    All,
+    /// None: a job in the foreground, which must not bring its neighbours to life. `start` carries on what was asked for.
+    None,
 }
 
 #[derive(Clone)]
@@ -90,6 +101,8 @@ struct Slot {
     stored: StoredJob,
     /// The last run in this host, ended or not.
     run: Option<Run>,
+    /// Writes down what becomes of that run, and ends with it.
+    follower: Option<JoinHandle<()>>,
     /// The file is deleted: nobody may write it again.
     gone: bool,
 }
@@ -104,7 +117,7 @@ struct Run {
 impl Job {
     fn new(stored: StoredJob) -> Arc<Self> {
         Arc::new(Self {
-            slot: Mutex::new(Slot { stored, run: None, gone: false }),
+            slot: Mutex::new(Slot { stored, run: None, follower: None, gone: false }),
             writes: Default::default(),
             transition: Default::default(),
             operations: Operations::default(),
@@ -121,7 +134,7 @@ impl Job {
 
     /// The run, if it has not ended.
     fn active(&self) -> Option<Run> {
-        self.slot().run.clone().filter(|run| !run.handle.watch().borrow().is_ended())
+        self.slot().run.clone().filter(|run| !run.handle.watch().borrow().is_terminal())
     }
 
     fn view(&self, with_spec: bool) -> JobView {
@@ -132,8 +145,7 @@ impl Job {
         let status = match (run, &stored.ended) {
             (Some(run), _) => run.handle.status(),
             (None, Some(ended)) => JobStatus::ended(ended.state, ended.error.clone()),
-            (None, None) if stored.desired == DesiredState::Running => JobStatus::ended(JobState::Starting, None),
-            (None, None) => JobStatus::ended(JobState::Stopped, None),
+            (None, None) => JobStatus::ended(JobState::Created, None),
         };
         JobView {
             name: stored.name,
@@ -178,7 +190,9 @@ impl JobManager {
                 shutting_down: AtomicBool::new(false),
             }),
         };
-        manager.resume().await;
+        if manager.inner.parts.resume == Resume::All {
+            manager.resume().await;
+        }
         manager.inner.ready.store(true, Ordering::Release);
         Ok(manager)
     }

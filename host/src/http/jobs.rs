@@ -104,8 +104,8 @@ pub async fn checkpoints(
 #[serde(deny_unknown_fields)]
 pub struct DeadLetterParameters {
     limit: Option<usize>,
-    after: Option<String>,
-    node: Option<String>,
+    before: Option<String>,
+    operator: Option<String>,
 }
 
 pub async fn dead_letters(
@@ -118,6 +118,6 @@ pub async fn dead_letters(
         let message = format!("1 to {DEAD_LETTERS_PAGE_MAX} (dead_letters_page_max)");
         return Err(HttpProblem::parameter("limit", Some(limit.to_string()), message));
     }
-    let query = DeadLetterQuery { limit, after: parameters.after, node: parameters.node };
+    let query = DeadLetterQuery { limit, before: parameters.before, operator: parameters.operator };
     Ok(Json(host.manager.dead_letters(&name, query).await?))
 }

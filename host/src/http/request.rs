@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::time::Duration;
 use tidegate_core::limits::{JOB_FILE_BYTES_MAX, REQUEST_BODY_BYTES_MAX};
+use tidegate_core::units::parse_duration_ms;
 
 /// Longer waits outlive proxies and the patience of clients: poll instead.
 pub const WAIT_MAX: Duration = Duration::from_secs(600);
@@ -122,20 +123,9 @@ pub fn job(headers: &HeaderMap, body: &Bytes) -> Result<Value, HttpProblem> {
 /// `?wait=30s`. Without it the answer comes at once.
 pub fn wait(text: Option<&str>) -> Result<Option<Duration>, HttpProblem> {
     let Some(text) = text else { return Ok(None) };
-    let wait = parse_wait(text).filter(|wait| *wait <= WAIT_MAX);
-    let message = "a whole number with `ms`, `s` or `m`, at most `10m` (wait_max)";
-    wait.map(Some).ok_or_else(|| HttpProblem::parameter("wait", Some(text.chars().take(40).collect()), message))
-}
-
-fn parse_wait(text: &str) -> Option<Duration> {
-    let digits = text.find(|c: char| !c.is_ascii_digit())?;
-    let number: u64 = text[..digits].parse().ok()?;
-    match &text[digits..] {
-        "ms" => Some(Duration::from_millis(number)),
-        "s" => Some(Duration::from_secs(number)),
-        "m" => Some(Duration::from_secs(number.checked_mul(60)?)),
-        _ => None,
-    }
+    let refuse = |message: String| HttpProblem::parameter("wait", Some(text.chars().take(40).collect()), message);
+    let wait = Duration::from_millis(parse_duration_ms(text).map_err(|error| refuse(error.to_string()))?);
+    if wait > WAIT_MAX { Err(refuse("at most 10m (wait_max)".into())) } else { Ok(Some(wait)) }
 }
 
 #[cfg(test)]

@@ -154,7 +154,7 @@ fn a_job_is_created_as_json_or_toml_and_the_same_again_is_no_change() {
     assert_eq!(listed["jobs"][0]["status"]["tasks"][0]["records_in"], 1_234_567);
     assert_eq!(listed["jobs"][0].get("spec"), None);
     let waiting: JobView = host.json("PUT", "/v1/jobs/b?start=false", &json!({})).expect(201);
-    assert_eq!(waiting.status.state, JobState::Stopped);
+    assert_eq!(waiting.status.state, JobState::Created);
     let graph: Value = host.get("/v1/jobs/a/graph").expect(200);
     assert_eq!(graph["nodes"][0]["name"], "in");
     assert_eq!(graph["nodes"][0]["vertex"], 0);
@@ -236,11 +236,11 @@ fn dead_letters_and_checkpoints_are_read_in_pages() {
         let page: crate::api::DeadLetterPage = host.get(&path).expect(200);
         records.extend(page.dead_letters.iter().map(|letter| letter.record.unwrap()));
         match page.next {
-            Some(next) => path = format!("/v1/jobs/a/dead-letters?limit=100&after={next}"),
+            Some(next) => path = format!("/v1/jobs/a/dead-letters?limit=100&before={next}"),
             None => break,
         }
     }
-    assert_eq!(records, (0..250).collect::<Vec<u64>>());
+    assert_eq!(records, (0..250).rev().collect::<Vec<u64>>());
     let checkpoints: Value = host.get("/v1/jobs/a/checkpoints").expect(200);
     assert_eq!(checkpoints["checkpoints"][0]["checkpoint"], 7);
 }

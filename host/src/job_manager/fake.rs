@@ -2,6 +2,7 @@
 //!
 //! * `"problems": ["a", "b"]`: the check finds these;
 //! * `"state": "starting"`: runs begin in that state (else `running`);
+//! * `"ends": "finished"` or `"failed"`: runs end at once;
 //! * `"savepoint": "fail"` or `"hang"`: what savepoints do;
 //! * `"cancel": "hang"`: the run never ends;
 //! * `"panic": true`: the check panics.
@@ -75,6 +76,11 @@ impl JobRuntime for FakeRuntime {
             archive: self.archive.clone(),
             job: job.clone(),
         });
+        match job.source["ends"].as_str() {
+            Some("finished") => run.enter(JobState::Finished, None),
+            Some("failed") => run.enter(JobState::Failed, Some("the guest trapped")),
+            _ => {}
+        }
         self.runs.lock().unwrap().insert(job.name, run.clone());
         run
     }
@@ -166,7 +172,7 @@ impl RunningJob for FakeRun {
 
     fn cancel(&self) {
         if self.job.source["cancel"] != "hang" {
-            self.state.send_replace(JobState::Stopped);
+            self.state.send_replace(JobState::Cancelled);
         }
     }
 }
@@ -201,19 +207,24 @@ impl JobArchive for FakeArchive {
     }
 
     fn dead_letters<'a>(&'a self, _: &'a StoredJob, query: DeadLetterQuery) -> BoxFuture<'a, Result<DeadLetterPage, JobError>> {
-        let first: u64 = query.after.map_or(0, |after| after.parse().unwrap());
-        let end = (first + query.limit as u64).min(250);
+        let end: u64 = query.before.map_or(250, |before| before.parse().unwrap());
+        let first = end.saturating_sub(query.limit as u64);
         let letter = |record| DeadLetter {
-            time_ms: now_ms(),
-            node: "op".into(),
+            id: format!("{record}"),
+            kind: "rejected".into(),
+            processing_time_ms: now_ms(),
+            operator: "op".into(),
             reason: "no such carrier".into(),
             split: Some("flights.csv".into()),
             record: Some(record),
             row: [("value".to_owned(), Value::from("XX,1"))].into_iter().collect(),
             ..Default::default()
         };
-        let page =
-            DeadLetterPage { dead_letters: (first..end).map(letter).collect(), next: (end < 250).then(|| end.to_string()) };
+        let page = DeadLetterPage {
+            dead_letters: (first..end).rev().map(letter).collect(),
+            next: (first > 0).then(|| first.to_string()),
+            unreadable: 0,
+        };
         futures::future::ready(Ok(page)).boxed()
     }
 }
@@ -258,6 +269,15 @@ pub async fn open(data: &Path) -> (JobManager, Arc<FakeRuntime>) {
 }
 
 pub async fn open_with(data: &Path, archive: Arc<FakeArchive>) -> (JobManager, Arc<FakeRuntime>) {
+    open_as(data, archive, Resume::All).await
+}
+
+/// As `tidegate run` has it.
+pub async fn open_foreground(data: &Path) -> (JobManager, Arc<FakeRuntime>) {
+    open_as(data, Arc::default(), Resume::None).await
+}
+
+async fn open_as(data: &Path, archive: Arc<FakeArchive>, resume: Resume) -> (JobManager, Arc<FakeRuntime>) {
     let runtime = Arc::new(FakeRuntime { archive: archive.clone(), ..Default::default() });
     let parts = Parts {
         runtime: runtime.clone(),
@@ -266,6 +286,7 @@ pub async fn open_with(data: &Path, archive: Arc<FakeArchive>) -> (JobManager, A
         jobs: JobStore::open(&data.join("jobs")).unwrap(),
         metrics: Arc::default(),
         base: data.to_owned(),
+        resume,
     };
     (JobManager::open(parts).await.unwrap(), runtime)
 }

@@ -136,7 +136,10 @@ impl JobManager {
             refuse_when_deleting(&stored)?;
             if job.active().is_some() {
                 let state = job.view(false).status.state;
-                if from == StartFrom::Latest && stored.desired == DesiredState::Running && state != JobState::Stopping {
+                if from == StartFrom::Latest
+                    && stored.desired == DesiredState::Running
+                    && !matches!(state, JobState::Stopping | JobState::Cancelling)
+                {
                     // It is what the caller wants it to be.
                     return Ok(job.view(true));
                 }
@@ -145,6 +148,11 @@ impl JobManager {
                     cause: format!("it is {state}"),
                     remedy: "stop it first and wait until it has stopped".into(),
                 });
+            }
+            if from == StartFrom::Latest && stored.desired == DesiredState::Running && job.slot().run.is_none() {
+                // A host before this one was asked to run it and did not come to its end: what it was asked for still holds.
+                this.run(&job);
+                return Ok(job.view(true));
             }
             if let StartFrom::Savepoint(wanted) = &from
                 && !wanted.contains('/')
@@ -181,8 +189,7 @@ impl JobManager {
         let (start, from) = (stored.start.id.clone(), stored.start.from.clone());
         let run = Run { start, handle: self.inner.parts.runtime.start(stored, from) };
         slot.run = Some(run.clone());
-        drop(slot);
-        tokio::spawn(self.clone().follow(job.clone(), run));
+        slot.follower = Some(tokio::spawn(self.clone().follow(job.clone(), run)));
     }
 
     /// Starts what is to run after the host came up. One job that can't be dealt with does not hold up the others.
@@ -210,7 +217,7 @@ impl JobManager {
                 // The decision to restore is in the log: from here on the latest checkpoint counts.
                 self.update_run(&job, &run, |stored| stored.start.from = StartFrom::Latest).await;
             }
-            if state.is_ended() {
+            if state.is_terminal() {
                 break;
             }
             if watch.changed().await.is_err() {
@@ -224,10 +231,10 @@ impl JobManager {
                 stored.desired = DesiredState::Stopped;
                 stored.ended = Some(Ended { state: status.state, at_ms: now_ms(), error: status.error, savepoint: None });
             }
-            JobState::Stopped if stored.desired == DesiredState::Stopped && stored.ended.is_none() => {
+            JobState::Stopped | JobState::Cancelled if stored.desired == DesiredState::Stopped && stored.ended.is_none() => {
                 stored.ended = Some(Ended { state: status.state, at_ms: now_ms(), error: None, savepoint: None });
             }
-            // Stopped with the host: it comes back with the host.
+            // Cancelled with the host: it comes back with the host.
             _ => {}
         })
         .await;
@@ -276,8 +283,9 @@ impl JobManager {
         let Some(run) = run else { return Ok(()) };
         run.handle.cancel();
         self.wait_for_end(job, &run).await?;
+        let state = run.handle.status().state;
         self.update_run(job, &run, |stored| {
-            stored.ended.get_or_insert(Ended { state: JobState::Stopped, at_ms: now_ms(), error: None, savepoint: None });
+            stored.ended.get_or_insert(Ended { state, at_ms: now_ms(), error: None, savepoint: None });
         })
         .await;
         Ok(())
@@ -327,7 +335,7 @@ impl JobManager {
         let mut watch = run.handle.watch();
         let ended = async {
             // An error means that the run is gone, which is an end too.
-            let _ = watch.wait_for(|state| state.is_ended()).await;
+            let _ = watch.wait_for(|state| state.is_terminal()).await;
             tokio::time::sleep(LATE_ANSWER).await;
         };
         let info = tokio::select! {
@@ -346,7 +354,7 @@ impl JobManager {
 
     async fn wait_for_end(&self, job: &Arc<Job>, run: &Run) -> Result<(), ManagerError> {
         let mut watch = run.handle.watch();
-        let ended = watch.wait_for(|state| state.is_ended());
+        let ended = watch.wait_for(|state| state.is_terminal());
         match tokio::time::timeout(END_TIMEOUT, ended).await {
             Ok(_) => Ok(()),
             Err(_) => Err(ManagerError::TimedOut {
@@ -402,24 +410,26 @@ impl JobManager {
 
     // ---- the end of the host ----------------------------------------------------------------------------------------------------
 
-    /// Cancels all runs and waits for them. What the jobs are to do stays as it is, so the next host starts them again. Answers
+    /// Cancels all runs, waits for them and for what is written about their ends. What the jobs are to do stays as it is, so the next host starts them again. Answers
     /// with the jobs whose tasks did not end in time.
     pub async fn shutdown(&self, at_most: Duration) -> Vec<String> {
         self.inner.shutting_down.store(true, Ordering::Release);
         // Whoever is about to start a job has either done so or will see the flag.
         let _changing = self.inner.changing.lock().await;
-        let mut runs = Vec::new();
+        let mut followers = Vec::new();
         for job in self.all() {
             let _transition = job.transition.lock().await;
             if let Some(run) = job.active() {
                 run.handle.cancel();
-                runs.push((job.stored().name, run.handle.watch()));
             }
+            // Also of a run that has just ended by itself: the next host must know how.
+            let follower = job.slot().follower.take();
+            followers.extend(follower.map(|follower| (job.stored().name, follower)));
         }
         let deadline = tokio::time::Instant::now() + at_most;
         let mut stuck = Vec::new();
-        for (name, mut watch) in runs {
-            if tokio::time::timeout_at(deadline, watch.wait_for(|state| state.is_ended())).await.is_err() {
+        for (name, follower) in followers {
+            if tokio::time::timeout_at(deadline, follower).await.is_err() {
                 stuck.push(name);
             }
         }

@@ -50,7 +50,7 @@ async fn the_same_job_again_changes_nothing_and_another_waits_for_a_stop() {
     stop(&manager, "a", false).await;
     let (view, put) = manager.put_job("a", other, None).await.unwrap();
     assert_eq!((put, view.job_id), (Put::Replaced, id));
-    assert_eq!(state(&manager, "a"), JobState::Stopped, "a replaced job waits to be started");
+    assert_eq!(state(&manager, "a"), JobState::Cancelled, "a replaced job waits to be started");
     assert_eq!(runtime.starts_of("a").len(), 1);
 }
 
@@ -124,7 +124,7 @@ async fn a_plain_stop_overtakes_a_savepoint_that_hangs() {
     assert_eq!(stop(&manager, "a", false).await.state, OperationState::Completed);
     let operation = hanging.wait(SOON).await;
     assert_eq!(operation.state, OperationState::Failed);
-    assert!(operation.problem.unwrap().detail.contains("stopped first"));
+    assert!(operation.problem.unwrap().detail.contains("cancelled first"));
 }
 
 #[tokio::test]

@@ -76,7 +76,9 @@ async fn upload_one(task: TaskId, store: &CheckpointStore, part: AsyncPart, carr
             carried.extend(sinks);
             Report::Declined { checkpoint, task, reason }
         }
-        None => Report::Acknowledged { checkpoint, task, snapshot: TaskSnapshot { sources, operators: snapshots, sinks, timing } },
+        None => {
+            Report::Acknowledged { checkpoint, task, snapshot: TaskSnapshot { sources, operators: snapshots, sinks, timing } }
+        }
     })
 }
 
@@ -111,7 +113,9 @@ async fn write_segment(
     if frozen.entries() == 0 && !frozen.is_full() {
         return Ok(None);
     }
-    let segment = tokio::task::spawn_blocking(move || frozen.write_segment()).await.map_err(|e| format!("writing a segment panicked: {e}"))?;
+    let segment = tokio::task::spawn_blocking(move || frozen.write_segment())
+        .await
+        .map_err(|e| format!("writing a segment panicked: {e}"))?;
     let written = store.put_segment(operator, task_index, checkpoint, segment).await;
     written.map(Some).map_err(|e| e.to_string())
 }
