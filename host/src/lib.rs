@@ -17,5 +17,5 @@ pub mod metrics;
 pub mod module_store;
 pub mod server;
 pub mod state;
-pub mod task;
+// pub mod task;
 pub mod wasm;

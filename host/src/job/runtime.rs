@@ -4,6 +4,7 @@ use super::plan::{Code, JobPlan, MakeNative, OperatorCode};
 use super::status::JobShared;
 use super::supervisor::Supervisor;
 use super::{Command, restore};
+use crate::task::snapshot::explain;
 use crate::api::{CheckpointReport, JobStatus, SavepointInfo, StartFrom};
 use crate::checkpoint_store::CheckpointStore;
 use crate::connector::{ConnectorContext, catalog};
@@ -35,17 +36,17 @@ pub struct NativeModule {
 pub struct Runtime {
     engine: WasmEngine,
     modules: ModuleStore,
-    /// The `jobs` folder: a job's checkpoints lie in its own folder below.
-    jobs: PathBuf,
+    /// The data folder: what a job stores lies below `jobs/<name>`.
+    root: PathBuf,
     metrics: Arc<Metrics>,
     natives: BTreeMap<String, NativeModule>,
     loaded: Mutex<HashMap<String, LoadedModule>>,
 }
 
 impl Runtime {
-    pub fn new(engine: WasmEngine, modules: ModuleStore, jobs: &Path, metrics: Arc<Metrics>) -> Self {
+    pub fn new(engine: WasmEngine, modules: ModuleStore, root: &Path, metrics: Arc<Metrics>) -> Self {
         let (natives, loaded) = (BTreeMap::new(), Mutex::default());
-        Self { engine, modules, jobs: jobs.to_owned(), metrics, natives, loaded }
+        Self { engine, modules, root: root.to_owned(), metrics, natives, loaded }
     }
 
     pub fn with_native(mut self, reference: &str, module: NativeModule) -> Self {
@@ -54,7 +55,7 @@ impl Runtime {
     }
 
     pub fn folder(&self, job: &str) -> PathBuf {
-        self.jobs.join(job)
+        self.root.join("jobs").join(job)
     }
 
     /// The module's machine code: from memory, from the cache, or compiled anew.
@@ -108,7 +109,7 @@ impl Runtime {
             let prepared = tokio::task::spawn_blocking(move || {
                 let plan = runtime.plan(&job)?;
                 let folder = runtime.folder(&job.name);
-                let store = CheckpointStore::open_local(&folder).map_err(|e| format!("open {}: {e}", folder.display()))?;
+                let store = CheckpointStore::open_local(&runtime.root, &job.name).map_err(|e| explain(&e))?;
                 Ok::<_, String>((plan, folder, store, Arc::clone(&runtime.metrics)))
             });
             let prepared = prepared.await.unwrap_or_else(|e| Err(format!("preparing the job panicked: {e}")));
