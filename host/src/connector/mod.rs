@@ -20,6 +20,7 @@ pub mod generator;
 pub mod json_field;
 pub mod json_text;
 pub mod options;
+pub mod row_text;
 pub mod stdout;
 
 use std::sync::Arc;
