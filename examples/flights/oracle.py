@@ -144,7 +144,7 @@ class Verdict:
         extra -= duplicated
         total = sum(expected.values())
         if not missing and not extra and not duplicated:
-            return self.say(True, f"{what}: {total:,}, each exactly once")
+            return self.say(True, f"{what}: {total:,}, each exactly once" if total else f"{what}: none, as it should be")
         details = []
         for name, differing in (("missing", missing), ("duplicated", duplicated), ("wrong or unexpected", extra)):
             details += [f"{name}: {record}" for record in itertools.islice(differing.elements(), SHOWN + 1)]
