@@ -17,6 +17,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import socket
@@ -30,8 +31,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
 JOB = "flights"
-# One file an operator, named as cargo names it.
-MODULES = [("flights-clean", "1.0.0"), ("flights-delays", "1.0.0")]
+MODULE = re.compile(r'^module = "([^"@]+)@([^"]+)"', re.MULTILINE)
 # Rows that make no sense, strewn into the real ones for the dead letters.
 BAD_ROWS = 60
 START_TIMEOUT_S = 30
@@ -336,15 +336,18 @@ class Watch:
             time.sleep(0.1)
 
 
-def deploy(host, span):
-    modules = 0
-    for name, version in MODULES:
-        path = TARGET / "wasm32-wasip2" / "guest" / f"{name.replace('-', '_')}.wasm"
-        module = host.call("PUT", f"/v1/modules/{name}/{version}", path.read_bytes(), "application/wasm")
-        modules += 1
-        screen.step("deploy" if modules == 1 else "", f"PUT /v1/modules/{name}/{version}  {module['size_bytes'] // 1024} KiB of WebAssembly")
-    job = job_file(span).encode()
-    host.call("PUT", f"/v1/jobs/{JOB}", job, "application/toml")
+def component(name):
+    """Where cargo leaves an operator."""
+    return TARGET / "wasm32-wasip2" / "guest" / f"{name.replace('-', '_')}.wasm"
+
+
+def deploy(host, job):
+    title = "deploy"
+    for name, version in MODULE.findall(job):
+        module = host.call("PUT", f"/v1/modules/{name}/{version}", component(name).read_bytes(), "application/wasm")
+        screen.step(title, f"PUT /v1/modules/{name}/{version}  {module['size_bytes'] // 1024} KiB of WebAssembly")
+        title = ""
+    host.call("PUT", f"/v1/jobs/{JOB}", job.encode(), "application/toml")
     screen.more(f"PUT /v1/jobs/{JOB}  departures > clean > delays (2 tasks, keyed by airline and airport) > files")
 
 
@@ -354,9 +357,17 @@ def decisions(folder):
     return [json.loads(path.read_text()) for path in sorted(log.glob("*.json"))]
 
 
-def last_decided(folder):
-    """The newest checkpoint in the log."""
-    return max((entry["commit"]["checkpoint"] for entry in decisions(folder) if "commit" in entry), default=None)
+def last_decided(entries):
+    """The newest checkpoint that is true by the log; None: there is none."""
+    decided = [entry for entry in entries if entry["kind"] != "fence"]
+    return decided[-1]["pointer"]["checkpoint"] if decided and decided[-1]["pointer"] else None
+
+
+def restored(folder):
+    """(incarnation, checkpoint) of the job as it runs now: a new incarnation writes a fence and goes on from what stands before it."""
+    entries = decisions(folder)
+    fence = max(index for index, entry in enumerate(entries) if entry["kind"] == "fence")
+    return entries[fence]["incarnation"], last_decided(entries[:fence])
 
 
 def dead_letters(host):
@@ -465,7 +476,7 @@ def demo(arguments):
     atexit.register(host.stop)
     seconds = host.start()
     screen.step("host", f"tidegate serve, process {host.process.pid}, ready after {seconds * 1000:.0f} ms at {host.base}")
-    deploy(host, span)
+    deploy(host, job_file(span))
 
     watch = Watch(host, span, run / "out")
     screen.step("run", f"event time is played {span.speed:,.0f} times as fast as it was")
@@ -481,7 +492,7 @@ def demo(arguments):
     killed = host.kill()
     if killed != signal.SIGKILL or host.answers():
         raise DemoError(f"process {victim} should be dead of signal 9 (it ended with {killed})")
-    decided, files = last_decided(host.folder), len(watch.files())
+    decided, files = last_decided(decisions(host.folder)), len(watch.files())
     screen.step("kill -9", f"process {victim} ended by signal {killed}; nobody answers at {host.base}")
     screen.more(f"on the disk: checkpoint {decided} is the last one decided, {files} files are visible")
 
@@ -493,7 +504,10 @@ def demo(arguments):
         if time.monotonic() - back > START_TIMEOUT_S:
             raise DemoError(f"the job did not come back:\n{host.log_tail()}")
         time.sleep(0.01)
-    screen.more(f"the job came back by itself and goes on from checkpoint {decided}")
+    incarnation, checkpoint = restored(host.folder)
+    if checkpoint != decided:
+        raise DemoError(f"the job goes on from checkpoint {checkpoint}, and {decided} was the last one decided")
+    screen.more(f"the job came back by itself (incarnation {incarnation}) and goes on from checkpoint {checkpoint}")
     watch.until(2.0)
     screen.say()
 
