@@ -17,7 +17,10 @@ pub mod dead_letter;
 pub mod event_time;
 pub mod file;
 pub mod generator;
+pub mod json_field;
+pub mod json_text;
 pub mod options;
+pub mod row_text;
 pub mod stdout;
 
 use std::sync::Arc;
@@ -168,4 +171,17 @@ pub struct ConnectorContext {
     pub delivery: Delivery,
     /// Relative paths of the job file are relative to this folder.
     pub base: std::path::PathBuf,
+}
+
+impl ConnectorContext {
+    /// For a look at a connector's options before there is a job: nothing is opened with it.
+    pub fn for_check(node: &str) -> Self {
+        Self {
+            job: String::new(),
+            job_id: String::new(),
+            node: node.to_owned(),
+            delivery: Delivery::AtLeastOnce,
+            base: std::path::PathBuf::new(),
+        }
+    }
 }
