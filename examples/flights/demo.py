@@ -81,11 +81,11 @@ class Screen:
 
     def bar(self, share, text):
         share = min(max(share, 0.0), 1.0)
-        width = 24
+        columns = shutil.get_terminal_size().columns - 1 if self.live else 110
+        width = min(max(columns - len(text) - 17, 6), 24)
         done = int(share * width)
         line = f"{' ' * 10}{self.full * done}{self.empty * (width - done)} {share:4.0%}  {text}"
         if self.live:
-            columns = shutil.get_terminal_size().columns - 1
             print(f"\r\x1b[2K{line[:columns]}", end="", flush=True)
             self.open_bar = True
         elif int(share * 10) > self.tenth:
@@ -306,7 +306,7 @@ class Watch:
         rate = (records - before) / (now - since) if now > since else 0
         at = date(self.watermark) if self.watermark is not None else self.dash()
         checkpoints = self.checkpoints_before + self.checkpoints
-        texts = [at, f"{rate:9,.0f} records/s", f"{checkpoints} checkpoints", f"{len(self.files())} files committed"]
+        texts = [at, f"{rate:7,.0f} records/s", f"{checkpoints} checkpoints", f"{len(self.files())} files"]
         screen.bar(self.share(), f" {screen.dot} ".join(texts))
         return status
 
