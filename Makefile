@@ -55,8 +55,6 @@ demo: build guests
 test: build guests
 	$(call say,tests)
 	@$(CARGO) test --workspace $(ARGS)
-	$(call say,the demo on its sample)
-	@$(PYTHON) examples/flights/demo.py --quick
 	$(call say,the commands of the README)
 	@tests/readme.sh
 
