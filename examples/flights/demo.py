@@ -371,13 +371,13 @@ def restored(folder):
 
 
 def dead_letters(host):
-    letters, after = [], ""
+    letters, before = [], ""
     while True:
-        page = host.call("GET", f"/v1/jobs/{JOB}/dead-letters?limit=500{after}")
+        page = host.call("GET", f"/v1/jobs/{JOB}/dead-letters?limit=500{before}")
         letters += page["dead_letters"]
         if "next" not in page:
             return letters
-        after = f"&after={page['next']}"
+        before = f"&before={page['next']}"
 
 
 # ---- the verdict ------------------------------------------------------------------------------------------------------------------
