@@ -123,7 +123,7 @@ class Host:
     def start(self):
         """Seconds until the host says that it is ready."""
         begun = time.monotonic()
-        command = [str(self.binary), "serve", "--listen", f"127.0.0.1:{self.port}", "--data-dir", str(self.folder)]
+        command = [str(self.binary), "serve", "--listen", f"127.0.0.1:{self.port}", "--data", str(self.folder)]
         with self.log.open("ab") as log:
             # Relative paths of the job are relative to where the host is started.
             self.process = subprocess.Popen(command, cwd=self.folder.parent, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
