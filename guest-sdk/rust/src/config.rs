@@ -16,8 +16,7 @@ pub trait ConfigValue: Sized {
         let Some(text) = given else {
             return Err(StartError::new(format!("the option {name:?} is missing: {} expected", Self::EXPECTED)));
         };
-        Self::parse(text)
-            .ok_or_else(|| StartError::new(format!("the option {name:?} is {text:?}: {} expected", Self::EXPECTED)))
+        Self::parse(text).ok_or_else(|| StartError::new(format!("the option {name:?} is {text:?}: {} expected", Self::EXPECTED)))
     }
 }
 

@@ -28,17 +28,15 @@ pub use metrics::{Counter, Gauge, Histogram};
 pub use operator::Operator;
 pub use output::{Port, ValueWriter};
 pub use record::{ChangeKind, HeaderIter, HeaderList, Headers, Record, Row, Timestamp};
-pub use state::{
-    Count, ListState, MapState, MaxF64, MaxS64, MinF64, MinS64, Reducer, ReducingState, SumF64, SumS64, ValueState,
-};
+pub use state::{Count, ListState, MapState, MaxF64, MaxS64, MinF64, MinS64, Reducer, ReducingState, SumF64, SumS64, ValueState};
 pub use tidegate_sdk_macros::{StateRecord, operator};
 
 /// Everything an operator needs: `use tidegate_sdk::prelude::*;`
 pub mod prelude {
     pub use crate::{
-        ChangeKind, ConfigValue, Context, Count, Counter, Ctx, Gauge, HeaderList, Histogram, Level, ListState, MapState, MaxF64, MaxS64,
-        MinF64, MinS64, Operator, Port, Record, RecordError, ReducingState, Row, StartError, StateRecord, SumF64, SumS64, TimeDomain,
-        Timer, Timestamp, ValueState, operator, reject,
+        ChangeKind, ConfigValue, Context, Count, Counter, Ctx, Gauge, HeaderList, Histogram, Level, ListState, MapState, MaxF64,
+        MaxS64, MinF64, MinS64, Operator, Port, Record, RecordError, ReducingState, Row, StartError, StateRecord, SumF64, SumS64,
+        TimeDomain, Timer, Timestamp, ValueState, operator, reject,
     };
     pub use std::fmt::Write as _;
 }

@@ -163,7 +163,7 @@ macro_rules! __export_operator {
                 }
             }
             type Component = $crate::__private::Component<$operator>;
-            $crate::__private::bindings::export!(Component with_types_in $crate::__private::bindings);
+    $crate::__private::bindings::export!(Component with_types_in $crate::__private::bindings);
         };
     };
 }

@@ -17,7 +17,10 @@ pub mod dead_letter;
 pub mod event_time;
 pub mod file;
 pub mod generator;
+pub mod json_field;
+pub mod json_text;
 pub mod options;
+pub mod row_text;
 pub mod stdout;
 
 use std::sync::Arc;

@@ -11,10 +11,11 @@
 
 use super::dead_letters::{DEAD_LETTERS, DeadLetterLane};
 use super::plan::JobPlan;
+use super::restore::Sinks;
 use super::splits::SplitNames;
 use super::status::TaskView;
 use crate::checkpoint_store::CheckpointStore;
-use crate::connector::{ConnectorContext, Sink};
+use crate::connector::ConnectorContext;
 use crate::metrics::{Metrics, TaskLabels, TaskMetrics};
 use crate::state::KeyedState;
 use crate::task::chain::{Chain, Node, NodeKind, Route, SinkNode};
@@ -46,7 +47,7 @@ pub struct Attempt {
     pub gates: BTreeMap<TaskId, Arc<Gate>>,
     /// Tasks with a source at their head: where barriers start.
     pub sources: Vec<TaskId>,
-    pub sinks: Arc<BTreeMap<String, Box<dyn Sink>>>,
+    pub sinks: Arc<Sinks>,
     pub reports: mpsc::UnboundedReceiver<Report>,
     pub views: Vec<TaskView>,
     names: BTreeMap<TaskId, String>,
@@ -90,7 +91,7 @@ pub struct Builder<'a> {
     pub store: CheckpointStore,
     pub metrics: &'a Metrics,
     pub restored: Option<&'a Manifest>,
-    pub sinks: Arc<BTreeMap<String, Box<dyn Sink>>>,
+    pub sinks: Arc<Sinks>,
     pub segments: Segments,
     /// Checkpoints before this attempt have ids up to here.
     pub last_checkpoint: u64,

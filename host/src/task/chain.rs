@@ -124,7 +124,7 @@ impl Chain {
         for culprit in outcome.culprits {
             if operator.on_error == OnError::DeadLetter {
                 operator.metrics.dead_letters.add(1);
-                self.dead_letters.push(Some(operator), culprit)?;
+                self.dead_letters.push(&operator.name, culprit)?;
             }
         }
         let metrics = Arc::clone(&operator.metrics);
@@ -177,7 +177,7 @@ impl Chain {
                         origin: bad.origin,
                         processing_time: super::processing_time(),
                     };
-                    self.dead_letters.push_for(&to, culprit)?;
+                    self.dead_letters.push(&to, culprit)?;
                     self.metrics.dead_letters.add(1)
                 }
             };
@@ -308,7 +308,7 @@ impl Chain {
                     let task_index = env.meta.task_index;
                     if let Some(state) = &mut env.state {
                         let full = barrier.full
-                            || tidegate_core::compaction::wants_full_snapshot(state.dirty_entries() as u64, state.live_entries() as u64);
+                            || tidegate_core::compaction::wants_full_snapshot(state.dirty_entries(), state.live_entries());
                         state.freeze(full);
                         let (to, frozen) = oneshot::channel();
                         self.draining.push(Draining { node: at, to });
@@ -339,8 +339,8 @@ impl Chain {
             let NodeKind::Operator(operator) = &mut nodes[draining.node].kind else { unreachable!("BUG: not an operator") };
             let state = operator.logic.env().state.as_mut().expect("BUG: draining without state");
             if let Some(frozen) = state.drain(budget) {
-                operator.metrics.state_bytes.set(state.bytes() as u64);
-                operator.metrics.state_keys.set(state.live_entries() as u64);
+                operator.metrics.state_bytes.set(state.bytes());
+                operator.metrics.state_keys.set(state.live_keys());
                 done = Some((i, frozen));
                 break;
             }
@@ -385,8 +385,8 @@ impl OperatorNode {
             for (path, segment) in std::mem::take(&mut self.restore) {
                 state.restore(&segment).map_err(|e| TaskError::Fatal(format!("operator {name}: segment {path}: {e}")))?;
             }
-            self.metrics.state_keys.set(state.live_entries() as u64);
-            self.metrics.state_bytes.set(state.bytes() as u64);
+            self.metrics.state_keys.set(state.live_keys());
+            self.metrics.state_bytes.set(state.bytes());
         }
         let Logic::Wasm(guest) = &mut self.logic else { return Ok(()) };
         guest.start().map_err(|error| match error {

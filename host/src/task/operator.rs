@@ -8,6 +8,7 @@
 
 use super::TaskError;
 use crate::state::CallTime;
+use crate::wasm::bindings::batch_processing::DueTimers;
 use crate::wasm::env::OperatorEnv;
 use crate::wasm::instance::{CallError, Death, WasmOperator};
 use std::sync::Arc;
@@ -282,9 +283,10 @@ impl OperatorNode {
             }
             fired = true;
             self.metrics.guest_calls.add(1);
-            let due = state.due().slots.len();
+            let timers = guest.due_timers(domain, now);
+            let due = timers.slots.len();
             let called = match guest.start().map_err(start_failed) {
-                Ok(()) => guest.call_timers(domain, now),
+                Ok(()) => guest.call_timers(now, &timers),
                 Err(error) => Err(error),
             };
             let bad = match called {
@@ -292,7 +294,7 @@ impl OperatorNode {
                     let outputs = &mut outcome.outputs;
                     guest.env().outputs.take(&Rows::default(), |port, rows| outputs.push((port, rows)));
                     for bad in rejected {
-                        let row = timer_row(guest.env(), bad.row as usize);
+                        let row = timer_row(&timers, bad.row as usize);
                         self.take_out(CulpritKind::Rejected, bad.reason, (row, Origin::UNKNOWN), now, outcome)?;
                     }
                     return Ok(true);
@@ -308,12 +310,10 @@ impl OperatorNode {
                 Err(error) => return Err(self.gave_up(error)),
             };
             // Laid ready again, and counted as fired without asking the guest.
-            let env = self.logic.env();
-            let state = env.state.as_mut().expect("BUG: state was there");
+            let state = self.logic.env().state.as_mut().expect("BUG: state was there");
             assert!(state.begin_timers(domain, up_to, 1, now), "BUG: the timer was not put back");
-            let row = timer_row(env, 0);
-            env.state.as_mut().expect("BUG: state was there").commit();
-            self.take_out(bad.0, bad.1, (row, Origin::UNKNOWN), now, outcome)?;
+            state.commit();
+            self.take_out(bad.0, bad.1, (timer_row(&timers, 0), Origin::UNKNOWN), now, outcome)?;
             return Ok(true);
         }
     }
@@ -327,12 +327,11 @@ fn start_failed(error: CallError) -> CallError {
 }
 
 /// A due timer as a row: its key, its time, and its tag as the value.
-fn timer_row(env: &OperatorEnv, index: usize) -> Vec<u8> {
-    let state = env.state.as_ref().expect("BUG: timers without state");
-    let due = state.due();
+fn timer_row(timers: &DueTimers, index: usize) -> Vec<u8> {
+    let slot = timers.slots[index] as usize;
+    let key = &timers.keys.data[timers.keys.offsets[slot] as usize..timers.keys.offsets[slot + 1] as usize];
     let mut bytes = Vec::new();
-    let tag = due.tags[index].to_string();
-    row::Row::new(state.key(due.slots[index]), tag.as_bytes(), due.times[index]).write(&mut bytes);
+    row::Row::new(key, timers.tags[index].to_string().as_bytes(), timers.times[index]).write(&mut bytes);
     bytes
 }
 

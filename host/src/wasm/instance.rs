@@ -376,50 +376,44 @@ impl WasmOperator {
     }
 
     /// Fires the timers that the state has laid ready with `begin_timers`.
-    pub fn call_timers(&mut self, domain: TimeDomain, now: CallTime) -> Result<Vec<RejectedRow>, CallError> {
-        let wit_domain = match domain {
-            TimeDomain::EventTime => types::TimeDomain::EventTime,
-            TimeDomain::ProcessingTime => types::TimeDomain::ProcessingTime,
-        };
-        let takes_batches = self.takes_batches();
-        let env = self.env();
-        let state = env.state.as_ref().expect("BUG: timers without state");
-        let due = state.due();
+    pub fn call_timers(&mut self, now: CallTime, due: &batch_processing::DueTimers) -> Result<Vec<RejectedRow>, CallError> {
         let count = due.slots.len() as u32;
-        let (slots, times, tags) = (due.slots.clone(), due.times.clone(), due.tags.clone());
-        if !takes_batches {
+        self.env().begin(Phase::Timers, 0);
+        if !self.takes_batches() {
             assert_eq!(count, 1, "BUG: {count} timers at once for a guest that takes one");
-            let key = state.key(slots[0]).to_vec();
-            self.env().begin(Phase::Timers, 0);
+            let wit_domain = due.domain;
             self.call(now.processing_time, |guest, store| match guest {
-                Guest::Record(guest) => guest.call_on_timer(store, &key, wit_domain, times[0], tags[0], moment(now)),
+                Guest::Record(guest) => guest.call_on_timer(store, &due.keys.data, wit_domain, due.times[0], due.tags[0], moment(now)),
                 Guest::Batch(_) => unreachable!("BUG: the guest changed its world"),
             })?;
             self.env().commit();
             return Ok(Vec::new());
         }
-        let mut keys = types::BytesColumn { data: Vec::new(), offsets: vec![0] };
-        for slot in 0..state.key_count() {
-            keys.data.extend_from_slice(state.key(slot));
-            keys.offsets.push(keys.data.len() as u32);
-        }
-        let timers = batch_processing::DueTimers {
-            domain: wit_domain,
-            slots,
-            times,
-            tags,
-            keys,
-            watermark: now.watermark,
-            processing_time: now.processing_time,
-        };
-        self.env().begin(Phase::Timers, 0);
         let answer = self.call(now.processing_time, |guest, store| match guest {
-            Guest::Batch(guest) => guest.call_on_timers(store, &timers),
+            Guest::Batch(guest) => guest.call_on_timers(store, due),
             Guest::Record(_) => unreachable!("BUG: the guest changed its world"),
         });
         let rejected = answer.and_then(|rejected| check_rejected(rejected, count, "timers")).inspect_err(|_| self.env().rollback())?;
         self.env().commit();
         Ok(rejected)
+    }
+
+    /// The timers that the state has laid ready, as the guest gets them.
+    pub fn due_timers(&mut self, domain: TimeDomain, now: CallTime) -> batch_processing::DueTimers {
+        let state = self.env().state.as_ref().expect("BUG: timers without state");
+        let due = state.due();
+        batch_processing::DueTimers {
+            domain: match domain {
+                TimeDomain::EventTime => types::TimeDomain::EventTime,
+                TimeDomain::ProcessingTime => types::TimeDomain::ProcessingTime,
+            },
+            slots: due.slots.clone(),
+            times: due.times.clone(),
+            tags: due.tags.clone(),
+            keys: state.keys_column().into(),
+            watermark: now.watermark,
+            processing_time: now.processing_time,
+        }
     }
 }
 

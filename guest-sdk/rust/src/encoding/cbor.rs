@@ -446,7 +446,9 @@ mod tests {
 
     #[test]
     fn any_value_can_be_skipped() {
-        for bytes in [&[0x01][..], &[0x62, b'a', b'b'], &[0x82, 0x01, 0xa1, 0x61, b'k', 0xf6], &[0xc1, 0x1a, 0, 0, 0, 1], &[0xfb; 9]] {
+        for bytes in
+            [&[0x01][..], &[0x62, b'a', b'b'], &[0x82, 0x01, 0xa1, 0x61, b'k', 0xf6], &[0xc1, 0x1a, 0, 0, 0, 1], &[0xfb; 9]]
+        {
             let mut reader = CborReader::new(bytes);
             assert_eq!(reader.skip(), Ok(()));
             assert_eq!(reader.end(), Ok(()));

@@ -282,7 +282,7 @@ impl<T: StateValue> StateValue for Option<T> {
 mod tests {
     use super::*;
 
-    fn round_trip<T: StateValue + PartialEq + std::fmt::Debug>(value: T, bytes: &[u8], wit: &str) {
+    fn round_trip<T: StateValue + PartialEq + fmt::Debug>(value: T, bytes: &[u8], wit: &str) {
         let mut encoded = Vec::new();
         value.encode(&mut encoded);
         assert_eq!(encoded, bytes);

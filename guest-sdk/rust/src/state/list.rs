@@ -79,17 +79,15 @@ impl<V: StateValue> ListState<V> {
         let name = self.name;
         let mut give = |bytes: &[u8]| each(V::decode(bytes).unwrap_or_else(|error| undecodable(name, &error)));
         let (replaced, added) = self.own(slot);
-        let mut first = 0;
-        while !replaced {
+        // The record at hand may have emptied the list: then nothing of what is stored counts.
+        let mut next = if replaced { None } else { Some(0) };
+        while let Some(first) = next {
             let page = self.handle.get(slot, first, PAGE);
             for pair in page.offsets.windows(2) {
                 give(&page.data[pair[0] as usize..pair[1] as usize]);
             }
             let got = page.offsets.len().saturating_sub(1) as u32;
-            if got < PAGE {
-                break;
-            }
-            first += got;
+            next = (got == PAGE).then_some(first + got);
         }
         for op in added {
             if let Op::Add { start, end, .. } = *op {

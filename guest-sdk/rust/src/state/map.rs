@@ -192,12 +192,7 @@ impl Cache {
         let entry = &mut self.entries[at];
         // A record that writes an entry twice journals it twice; undo goes backwards, so the oldest one wins.
         self.journal_bytes.extend_from_slice(self.bytes.get(entry.value));
-        self.journal.push(Journaled {
-            entry: at as u32,
-            known: entry.known,
-            dirty: entry.dirty,
-            end: self.journal_bytes.len(),
-        });
+        self.journal.push(Journaled { entry: at as u32, known: entry.known, dirty: entry.dirty, end: self.journal_bytes.len() });
         (entry.known, entry.dirty) = (true, true);
         self.bytes.put(&mut entry.value, value);
     }

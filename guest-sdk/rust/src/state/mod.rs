@@ -36,7 +36,13 @@ pub struct StateOptions {
 }
 
 impl StateOptions {
-    fn declare(&self, kind: StateKind, value_type: String, map_key_type: Option<String>, size: Option<usize>) -> StateDeclaration {
+    fn declare(
+        &self,
+        kind: StateKind,
+        value_type: String,
+        map_key_type: Option<String>,
+        size: Option<usize>,
+    ) -> StateDeclaration {
         StateDeclaration {
             name: self.name.to_owned(),
             kind,

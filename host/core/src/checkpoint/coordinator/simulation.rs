@@ -62,6 +62,9 @@ use crate::checkpoint::CommitPermit;
 struct World {
     random: Random,
     failures: bool,
+    /// In percent.
+    slow_background: usize,
+    slow_store: usize,
     coordinator: Coordinator,
     incarnation: u64,
     now: u64,
@@ -105,10 +108,13 @@ impl World {
     fn new(seed: u64) -> Self {
         let mut random = Random(seed);
         let max_concurrent = 1 + random.below(3) as u32;
+        let (slow_background, slow_store) = ([0, 80, 97][random.below(3)], [0, 70][random.below(2)]);
         let coordinator = Coordinator::new(Self::config(max_concurrent, None, false, 1, 0));
         Self {
             random,
             failures: true,
+            slow_background,
+            slow_store,
             coordinator,
             incarnation: 1,
             now: 0,
@@ -250,6 +256,8 @@ impl World {
             manifest.segments().map(|segment| segment.path.clone()).chain([pointer.path.clone()])
         });
         let work = self.work.iter().flat_map(|work| match work {
+            // Aborted on its way: it will never be decided.
+            Work::Manifest(manifest) if self.tasks[0].aborted.contains(&manifest.checkpoint) => Vec::new(),
             Work::Manifest(manifest) | Work::Copy { manifest, .. } => manifest.segments().map(|s| s.path.clone()).collect(),
             Work::Decision(pointer) => {
                 let segments = self.manifests[&pointer.path].segments().map(|segment| segment.path.clone());
@@ -333,6 +341,11 @@ impl World {
             return;
         }
         let at = self.random.below(self.work.len());
+        // What runs in the background may take long, so that much happens meanwhile.
+        let is_background = matches!(self.work[at], Work::Merge { .. } | Work::Copy { .. });
+        if self.random.chance(if is_background { self.slow_background } else { self.slow_store }) {
+            return;
+        }
         let fails = self.fails(4);
         let applied = self.random.chance(50);
         let reason = "injected".to_owned();
@@ -499,7 +512,7 @@ impl World {
     /// No more failures and no more input: the job has to come to its end.
     fn calm_down(&mut self) {
         self.failures = false;
-        for _ in 0..5000 {
+        for _ in 0..50_000 {
             if self.finished {
                 return;
             }
@@ -535,7 +548,7 @@ proptest! {
 
 #[test]
 fn the_simulation_reaches_what_it_is_for() {
-    let worlds: Vec<_> = (0..30).map(|seed| simulate(seed, 3000)).collect();
+    let worlds: Vec<_> = (0..100).map(|seed| simulate(seed, 3000)).collect();
     assert!(worlds.iter().map(|world| world.log.len()).sum::<usize>() > 300, "decisions");
     assert!(worlds.iter().map(|world| world.restarts).sum::<u32>() > 30, "restarts");
     assert!(worlds.iter().any(|world| world.manifests.len() < world.log.len()), "retention");
