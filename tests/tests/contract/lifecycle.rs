@@ -6,6 +6,9 @@ use tidegate_core::state_schema::{Reducer, StateKind, TimeDomain, TimeToLive};
 use tidegate_tests::guest::{NOW, Setup, module};
 use tidegate_tests::rows::row;
 
+/// What both guests say when the job does not name a case.
+pub const NOT_CONFIGURED: &str = "the option \"case\" is missing";
+
 #[test]
 fn what_a_component_declares_is_what_the_host_knows() {
     let (_, info) = module("contract");
@@ -61,7 +64,7 @@ fn a_start_that_fails_says_why() {
 #[test]
 fn a_guest_that_was_not_configured_does_not_start() {
     let error = Setup::new("contract").start().operator.start().expect_err("the case is missing");
-    assert_eq!(error, CallError::Fatal("the option \"case\" is missing".to_owned()));
+    assert_eq!(error, CallError::Fatal(NOT_CONFIGURED.to_owned()));
 }
 
 #[test]
