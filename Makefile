@@ -5,6 +5,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 PYTHON ?= python3
 ARGS ?=
+TOOLCHAIN := $(shell sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)
 
 # Guests are built for wasm; with the profile that users are told to use.
 GUESTS := flights-clean flights-delays word-count dedup running-totals convert record-upper
@@ -21,15 +22,11 @@ help:
 	@echo "make release  the binary that users install, in target/release/tidegate"
 	@echo "make lint     formatting and clippy"
 
+# Only what is missing: a toolchain that is there is left alone.
 setup:
-	@rustup toolchain install --no-self-update $$(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml) --profile minimal \
-	  --component rustfmt --component clippy --target wasm32-wasip2 >/dev/null 2>target/setup.log \
-	  || { cat target/setup.log; exit 1; }
-
-target:
-	@mkdir -p target
-
-setup: | target
+	@rustup toolchain list | grep -q "^$(TOOLCHAIN)" || rustup toolchain install $(TOOLCHAIN) --profile minimal --no-self-update
+	@rustup target list --installed --toolchain $(TOOLCHAIN) | grep -q wasm32-wasip2 || rustup target add wasm32-wasip2 --toolchain $(TOOLCHAIN)
+	@rustup component list --installed --toolchain $(TOOLCHAIN) | grep -q clippy || rustup component add rustfmt clippy --toolchain $(TOOLCHAIN)
 
 build: setup
 	@echo "building the host (the first time takes some minutes: it compiles a WebAssembly compiler)"

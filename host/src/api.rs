@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use tidegate_core::state_schema::StateDeclaration;
 
 pub use tidegate_core::checkpoint::CheckpointReport;
+pub use tidegate_core::job_state::JobState;
 pub use tidegate_core::problem::Problem;
 
 /// Paths of the API, for the server's routes as for the CLI's calls.
@@ -85,55 +86,6 @@ pub struct ModuleList {
 }
 
 // ---- jobs ---------------------------------------------------------------------------------------------------------------------
-
-/// Where a job's life stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum JobState {
-    /// Restoring and opening; no record has moved in this attempt.
-    Starting,
-    Running,
-    /// An attempt failed; the next one waits for its delay or is being prepared.
-    Restarting,
-    Stopping,
-    /// By a user, with or without a savepoint; also by the end of the host.
-    Stopped,
-    /// The end of a bounded input, with everything committed.
-    Finished,
-    /// For good: the restart strategy gave up, or trying again could not help.
-    Failed,
-}
-
-impl JobState {
-    pub const ALL: [Self; 7] =
-        [Self::Starting, Self::Running, Self::Restarting, Self::Stopping, Self::Stopped, Self::Finished, Self::Failed];
-
-    /// Nothing happens any more until someone starts the job.
-    pub fn is_ended(self) -> bool {
-        match self {
-            Self::Starting | Self::Running | Self::Restarting | Self::Stopping => false,
-            Self::Stopped | Self::Finished | Self::Failed => true,
-        }
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::Running => "running",
-            Self::Restarting => "restarting",
-            Self::Stopping => "stopping",
-            Self::Stopped => "stopped",
-            Self::Finished => "finished",
-            Self::Failed => "failed",
-        }
-    }
-}
-
-impl std::fmt::Display for JobState {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(self.name())
-    }
-}
 
 /// What the user asked for. A host that comes up starts the jobs that are to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

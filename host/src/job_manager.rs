@@ -17,9 +17,13 @@
 //! * a module can't be deleted while a stored job names it, nor a job be created while its module goes.
 
 mod error;
+#[cfg(test)]
+pub(crate) mod fake;
 mod lifecycle;
 mod operation;
 mod runtime;
+#[cfg(test)]
+mod tests;
 
 pub use crate::api::{CheckpointReport, JobState, JobStatus, SavepointInfo, StartFrom};
 pub use crate::job_store::{StartIntent, StoredJob};
@@ -117,7 +121,7 @@ impl Job {
 
     /// The run, if it has not ended.
     fn active(&self) -> Option<Run> {
-        self.slot().run.clone().filter(|run| !run.handle.watch().borrow().is_ended())
+        self.slot().run.clone().filter(|run| !run.handle.watch().borrow().is_terminal())
     }
 
     fn view(&self, with_spec: bool) -> JobView {

@@ -295,3 +295,6 @@ pub fn chains_for(operator: &OperatorManifest, groups: Range<u32>, key_groups: u
 }
 
 
+
+#[cfg(test)]
+mod tests;

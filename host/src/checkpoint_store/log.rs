@@ -14,6 +14,7 @@
 use super::{AppendError, CheckpointStore, StoreError, StorePath, unique_id};
 use crate::fault::{self, Fault};
 use futures::{StreamExt, TryStreamExt};
+use object_store::ObjectStoreExt;
 use serde::{Deserialize, Serialize};
 use tidegate_core::checkpoint::{CheckpointId, ManifestPointer};
 use tidegate_core::recovery::{self, Answered, CorruptLog, Decision, LogEntry, Plan, Seq};

@@ -172,3 +172,16 @@ pub struct ConnectorContext {
     /// Relative paths of the job file are relative to this folder.
     pub base: std::path::PathBuf,
 }
+
+impl ConnectorContext {
+    /// For a look at a connector's options before there is a job: nothing is opened with it.
+    pub fn for_check(node: &str) -> Self {
+        Self {
+            job: String::new(),
+            job_id: String::new(),
+            node: node.to_owned(),
+            delivery: Delivery::AtLeastOnce,
+            base: std::path::PathBuf::new(),
+        }
+    }
+}

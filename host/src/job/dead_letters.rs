@@ -3,24 +3,35 @@
 //! Invariant: a dead letter belongs to the epoch of the record that it was made of. It is staged, pre-committed and committed with
 //! the checkpoint, so a record that is replayed after a failure leaves one letter and not two.
 
+use super::plan::JobPlan;
 use super::splits::SplitNames;
-use crate::connector::SinkWriter;
-use crate::connector::dead_letter::{DeadLetter, Kind};
+use crate::connector::dead_letter::{DeadLetter, DeadLetterKind, DeadLetterWriter, DeadLetters};
+use crate::connector::ConnectorError;
 use crate::task::TaskError;
 use crate::task::operator::{Culprit, CulpritKind};
 use crate::task::snapshot::AsyncPart;
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tidegate_core::checkpoint::{CheckpointId, TaskId};
-use tidegate_core::row::{self, Rows};
+use tidegate_core::row::{self, NO_TIMESTAMP};
 
 /// The sink's name in manifests. No node of a job can have it.
 pub const DEAD_LETTERS: &str = "~dead-letters";
 
+/// Where a job's dead letters lie, below the job's own folder.
+pub fn folder(job_folder: &Path) -> PathBuf {
+    job_folder.join("dead-letters")
+}
+
+pub fn sink(plan: &JobPlan, job_folder: &Path) -> DeadLetters {
+    DeadLetters::new(folder(job_folder), &plan.job_id)
+}
+
 pub struct DeadLetterLane {
     job: String,
     task: TaskId,
-    writer: Box<dyn SinkWriter>,
+    writer: DeadLetterWriter,
     splits: Arc<SplitNames>,
     /// Module and digest by operator.
     modules: BTreeMap<String, (String, String)>,
@@ -30,7 +41,7 @@ impl DeadLetterLane {
     pub fn new(
         job: String,
         task: TaskId,
-        writer: Box<dyn SinkWriter>,
+        writer: DeadLetterWriter,
         splits: Arc<SplitNames>,
         modules: BTreeMap<String, (String, String)>,
     ) -> Self {
@@ -45,32 +56,28 @@ impl DeadLetterLane {
     pub fn push(&mut self, node: &str, culprit: Culprit) -> Result<(), TaskError> {
         let (row, _) = row::first(&culprit.row);
         let (module, digest) = self.modules.get(node).cloned().unzip();
-        let place = self.splits.name(culprit.origin.split());
-        let letter = DeadLetter {
-            job: &self.job,
-            node,
-            module: module.as_deref(),
-            digest: digest.as_deref(),
+        let (source, split) = self.splits.name(culprit.origin.split()).unzip();
+        let mut letter = DeadLetter {
+            id: String::new(),
+            kind: kind(culprit.kind),
+            reason: culprit.reason,
+            job: self.job.clone(),
+            operator: node.to_owned(),
+            module,
+            digest,
             task: self.task.index,
-            source: place.as_ref().map(|(source, _)| source.as_str()),
-            split: place.as_ref().map(|(_, split)| split.as_str()),
-            record: place.as_ref().map(|_| culprit.origin.position()),
+            record: source.is_some().then(|| culprit.origin.position()),
+            source,
+            split,
             exact: culprit.origin.is_exact(),
-            kind: match culprit.kind {
-                CulpritKind::Rejected => Kind::Rejected,
-                CulpritKind::BadRow => Kind::BadRow,
-                CulpritKind::Trap => Kind::Trap,
-                CulpritKind::Deadline => Kind::Deadline,
-                CulpritKind::Violation => Kind::Violation,
-                CulpritKind::Decode => Kind::Decode,
-            },
-            reason: &culprit.reason,
-            row,
-            processing_time_ms: culprit.processing_time,
+            key: row.key.to_vec(),
+            value: row.value.map(<[u8]>::to_vec),
+            headers: row::headers(row.headers).map(|(name, value)| (name.to_owned(), value.to_vec())).collect(),
+            timestamp: Some(row.timestamp).filter(|timestamp| *timestamp != NO_TIMESTAMP),
+            change: row.change.name().to_owned(),
+            processing_time_ms: u64::try_from(culprit.processing_time).unwrap_or(0),
         };
-        let mut line = Rows::default();
-        line.push(&row::Row::new(&[], letter.to_json().as_bytes(), row.timestamp));
-        self.writer.write(&line).map_err(failed)
+        self.writer.push(&mut letter).map_err(failed)
     }
 
     /// The synchronous part of a snapshot, and the next epoch.
@@ -85,6 +92,18 @@ impl DeadLetterLane {
     }
 }
 
-fn failed(error: crate::connector::ConnectorError) -> TaskError {
+fn kind(kind: CulpritKind) -> DeadLetterKind {
+    match kind {
+        CulpritKind::Rejected => DeadLetterKind::Rejected,
+        CulpritKind::BadRow => DeadLetterKind::BadRow,
+        CulpritKind::Trap => DeadLetterKind::Trap,
+        CulpritKind::Deadline => DeadLetterKind::Deadline,
+        CulpritKind::Violation => DeadLetterKind::Violation,
+        CulpritKind::Decode => DeadLetterKind::Decode,
+        CulpritKind::Key => DeadLetterKind::Key,
+    }
+}
+
+fn failed(error: ConnectorError) -> TaskError {
     TaskError::connector("dead letters", &error)
 }

@@ -188,7 +188,7 @@ async fn recover_sinks(plan: &Arc<JobPlan>, folder: &Path, manifest: Option<&Man
             })?;
             sinks.insert(spec.name.clone(), sink);
         }
-        sinks.insert(DEAD_LETTERS.to_owned(), dead_letter_sink(&plan, &folder)?);
+        sinks.insert(DEAD_LETTERS.to_owned(), Box::new(dead_letter_sink(&plan, &folder)));
         for (name, sink) in &sinks {
             sink.recover(decided.get(name).map_or(&[], Vec::as_slice)).map_err(|e| Failed { reason: format!("sink {name}: {e}"), fatal: !e.retry })?;
         }

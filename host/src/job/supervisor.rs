@@ -4,7 +4,7 @@
 //! * one attempt at a time, and each takes the job over anew: what the last one left half done is finished or discarded first;
 //! * the restart strategy alone says whether and when there is another one; a failure that would only repeat itself ends the job.
 
-use super::{Clock, Command};
+use super::{Clock, Command, dead_letters};
 use super::attempt::Builder;
 use super::drive::{Drive, End};
 use super::plan::JobPlan;
@@ -107,6 +107,7 @@ impl Supervisor {
             metrics: &self.metrics,
             restored: restored.manifest.as_ref(),
             sinks: Arc::clone(&restored.sinks),
+            dead_letters: dead_letters::sink(&self.plan, &self.folder),
             segments: std::mem::take(&mut restored.segments),
             last_checkpoint: restored.next_checkpoint - 1,
         };

@@ -210,7 +210,7 @@ impl JobManager {
                 // The decision to restore is in the log: from here on the latest checkpoint counts.
                 self.update_run(&job, &run, |stored| stored.start.from = StartFrom::Latest).await;
             }
-            if state.is_ended() {
+            if state.is_terminal() {
                 break;
             }
             if watch.changed().await.is_err() {
@@ -327,7 +327,7 @@ impl JobManager {
         let mut watch = run.handle.watch();
         let ended = async {
             // An error means that the run is gone, which is an end too.
-            let _ = watch.wait_for(|state| state.is_ended()).await;
+            let _ = watch.wait_for(|state| state.is_terminal()).await;
             tokio::time::sleep(LATE_ANSWER).await;
         };
         let info = tokio::select! {
@@ -346,7 +346,7 @@ impl JobManager {
 
     async fn wait_for_end(&self, job: &Arc<Job>, run: &Run) -> Result<(), ManagerError> {
         let mut watch = run.handle.watch();
-        let ended = watch.wait_for(|state| state.is_ended());
+        let ended = watch.wait_for(|state| state.is_terminal());
         match tokio::time::timeout(END_TIMEOUT, ended).await {
             Ok(_) => Ok(()),
             Err(_) => Err(ManagerError::TimedOut {
@@ -419,7 +419,7 @@ impl JobManager {
         let deadline = tokio::time::Instant::now() + at_most;
         let mut stuck = Vec::new();
         for (name, mut watch) in runs {
-            if tokio::time::timeout_at(deadline, watch.wait_for(|state| state.is_ended())).await.is_err() {
+            if tokio::time::timeout_at(deadline, watch.wait_for(|state| state.is_terminal())).await.is_err() {
                 stuck.push(name);
             }
         }

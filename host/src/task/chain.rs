@@ -171,7 +171,7 @@ impl Chain {
                 OnError::Skip => self.metrics.rejected.add(1),
                 OnError::DeadLetter => {
                     let culprit = Culprit {
-                        kind: CulpritKind::Decode,
+                        kind: CulpritKind::Key,
                         reason: bad.reason,
                         row: bad.row,
                         origin: bad.origin,

@@ -33,6 +33,8 @@ pub enum DeadLetterKind {
     Trap,
     /// The guest did not come back in time.
     Deadline,
+    /// The guest broke the contract or a limit, which the reason names.
+    Violation,
     /// The source could not decode it, or found no timestamp.
     Decode,
     /// A keyed edge found no key in it.
