@@ -180,7 +180,8 @@ impl Guest {
         let at_once = if self.operator.takes_batches() { 1024 } else { 1 };
         let mut answers = Vec::new();
         while self.state().begin_timers(domain, up_to, at_once, now) {
-            let mut answer = Answer { rejected: self.operator.call_timers(domain, now)?, ..Answer::default() };
+            let due = self.operator.due_timers(domain, now);
+            let mut answer = Answer { rejected: self.operator.call_timers(now, &due)?, ..Answer::default() };
             self.take(&Rows::default(), &mut answer);
             answers.push(answer);
         }

@@ -64,7 +64,7 @@ impl Script {
             "set" => self.value.set(ctx, number(1)? as u64),
             "unset" => self.value.clear(ctx),
             "text" => return Ok(Some(self.text.get(ctx))),
-            "write" => self.text.update(ctx, |text| format!("{text}{}", word(1))),
+            "write" => drop(self.text.update(ctx, |text| format!("{text}{}", word(1)))),
             "get" => return Ok(Some(format!("{:?}", self.map.get(ctx, &word(1))))),
             "put" => self.map.insert(ctx, &word(1), number(2)? as u64),
             "remove" => self.map.remove(ctx, &word(1)),
