@@ -78,13 +78,22 @@ impl Client {
 
     #[track_caller]
     pub fn put_json(&self, path: &str, body: &Value) -> Response {
-        self.put(path, "application/json", body.to_string().as_bytes())
+        self.try_put_json(path, body).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    pub fn try_put_json(&self, path: &str, body: &Value) -> Result<Response, String> {
+        let request = self.agent.put(format!("{}{path}", self.base)).content_type("application/json");
+        read(&format!("PUT {path} {body}"), request.send(body.to_string()))
     }
 
     #[track_caller]
     pub fn post(&self, path: &str, body: &Value) -> Response {
+        self.try_post(path, body).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    pub fn try_post(&self, path: &str, body: &Value) -> Result<Response, String> {
         let request = self.agent.post(format!("{}{path}", self.base)).content_type("application/json");
-        read(&format!("POST {path} {body}"), request.send(body.to_string())).unwrap_or_else(|error| panic!("{error}"))
+        read(&format!("POST {path} {body}"), request.send(body.to_string()))
     }
 
     #[track_caller]
