@@ -31,7 +31,7 @@ help:
 
 # Asks rustup for what is missing only: an install goes to the network even where there is nothing to do.
 setup:
-	@command -v rustup >/dev/null || { echo "rustup is needed: see https://rustup.rs"; exit 1; }
+	@command -v rustup >/dev/null || { echo "rustup is needed: it installs the Rust toolchain"; exit 1; }
 	@rustup run $(TOOLCHAIN) cargo fmt --version >/dev/null 2>&1 \
 	  && rustup run $(TOOLCHAIN) cargo clippy --version >/dev/null 2>&1 \
 	  && rustup target list --toolchain $(TOOLCHAIN) --installed 2>/dev/null | grep -qx wasm32-wasip2 \
