@@ -40,13 +40,12 @@ impl ColdStart {
 
 impl Engine for ColdStart {
     fn run(&self, plan: &RunPlan, progress: &mut Progress) -> Result<Measured, EngineError> {
-        let name = job::operator(plan.workload).expect("BUG: cold has an operator");
-        let package = format!("bench-{name}");
+        let package = job::package(plan.workload).expect("BUG: cold has an operator");
         progress.phase("building the operator");
-        let component = guest_build::try_component(&package).map_err(|error| EngineError::new("building the operator", error))?;
+        let component = guest_build::try_component(package).map_err(|error| EngineError::new("building the operator", error))?;
         let component =
             std::fs::read(&component).map_err(|error| EngineError::new(format!("reading {}", component.display()), error))?;
-        let cold = self.start_cold(plan, &package, &component, progress)?;
+        let cold = self.start_cold(plan, package, &component, progress)?;
         Ok(Measured { cold: Some(cold), ..Measured::default() })
     }
 }

@@ -1,6 +1,7 @@
 //! The seam between the driver and what it measures, and the connection to the runtime.
 
 use crate::cold::ColdStart;
+use crate::in_process::InProcess;
 use crate::measure::Progress;
 use crate::plan::{EngineName, RunPlan, Workload};
 
@@ -68,9 +69,6 @@ pub fn connect(engine: EngineName, workload: Workload) -> Result<Box<dyn Engine>
         (EngineName::Native, Workload::Cold) => {
             Err(EngineError::new("running cold on native", "a cold start is that of the real binary: use --engine tidegate"))
         }
-        (EngineName::Tidegate | EngineName::Native, _) => Err(EngineError::new(
-            format!("running {} on {}", workload.name(), engine.name()),
-            "this build of the driver has no connection to the runtime",
-        )),
+        (engine, _) => Ok(Box::new(InProcess::new(engine))),
     }
 }

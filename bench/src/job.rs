@@ -20,6 +20,16 @@ pub fn operator(workload: Workload) -> Option<&'static str> {
     }
 }
 
+/// The package of the guest.
+pub fn package(workload: Workload) -> Option<&'static str> {
+    match workload {
+        Workload::W0 => None,
+        Workload::W1 | Workload::W1map => Some("convert"),
+        Workload::W2 | Workload::Cold => Some("running-totals"),
+        Workload::Ws => Some("bench-ws"),
+    }
+}
+
 /// Where the output goes.
 pub enum Sink<'a> {
     #[allow(dead_code, reason = "for engines that run in this process")]
@@ -87,11 +97,13 @@ fn operator_spec(plan: &RunPlan, name: &str, module: &str) -> Value {
         "input": [SOURCE],
         "parallelism": plan.parallelism,
         "on_error": "fail",
-        "config": { "format": plan.format.name() },
     });
+    if plan.workload != Workload::Ws {
+        operator["config"] = json!({ "format": plan.format.name() });
+    }
     match plan.workload {
         Workload::W0 | Workload::W1 => {}
-        Workload::W1map => operator["config"]["pass_all"] = json!(true),
+        Workload::W1map => operator["config"]["filter"] = json!(false),
         Workload::W2 | Workload::Cold => {
             // Bytes in: the key is for the engine to find, as in the other engines' byte modes.
             operator["key"] = match plan.format {
@@ -101,7 +113,7 @@ fn operator_spec(plan: &RunPlan, name: &str, module: &str) -> Value {
         }
         Workload::Ws => {
             operator["key"] = json!("row");
-            operator["config"]["value_bytes"] = json!(plan.value_bytes);
+            operator["config"] = json!({ "value_bytes": plan.value_bytes });
         }
     }
     operator
@@ -145,7 +157,7 @@ mod tests {
         assert!(w0.get("operator").is_none());
         assert_eq!(w0["sink"][0]["input"][0], "events");
         assert!(job("w1")["operator"][0].get("key").is_none());
-        assert_eq!(job("w1map")["operator"][0]["config"]["pass_all"], true);
+        assert_eq!(job("w1map")["operator"][0]["config"]["filter"], false);
     }
 
     #[test]

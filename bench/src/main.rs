@@ -12,8 +12,10 @@
 
 mod cold;
 mod engine;
+mod in_process;
 mod job;
 mod measure;
+mod native;
 mod options;
 mod plan;
 mod reference;

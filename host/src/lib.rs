@@ -10,7 +10,7 @@ pub mod connector;
 pub mod durable_file;
 pub mod fault;
 pub mod http;
-// pub mod job;
+pub mod job;
 pub mod job_manager;
 pub mod job_store;
 pub mod metrics;

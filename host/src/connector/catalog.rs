@@ -1,9 +1,10 @@
 //! Which connectors there are. A new one is a line in [`SOURCES`] or [`SINKS`].
 
 use super::blackhole::{self, Blackhole};
-use super::file::{FileSource, FileSourceOptions};
+use super::file::{FileSink, FileSinkOptions, FileSource, FileSourceOptions};
 use super::generator::{Generator, GeneratorOptions};
 use super::options::{list, nearest};
+use super::stdout::{self, Stdout};
 use super::{ConnectorContext, Sink, Source};
 use tidegate_core::job_graph::spec::{Delivery, SinkSpec, SourceSpec};
 use tidegate_core::problem::Problem;
@@ -36,11 +37,23 @@ const SOURCES: &[SourceEntry] = &[
     },
 ];
 
-const SINKS: &[SinkEntry] = &[SinkEntry {
-    name: "blackhole",
-    check: |spec| blackhole::parse(spec).err().unwrap_or_default(),
-    build: |spec, context| Ok(Box::new(Blackhole::build(spec, context)?)),
-}];
+const SINKS: &[SinkEntry] = &[
+    SinkEntry {
+        name: "blackhole",
+        check: |spec| blackhole::parse(spec).err().unwrap_or_default(),
+        build: |spec, context| Ok(Box::new(Blackhole::build(spec, context)?)),
+    },
+    SinkEntry {
+        name: "file",
+        check: |spec| FileSinkOptions::parse(spec).err().unwrap_or_default(),
+        build: |spec, context| Ok(Box::new(FileSink::build(spec, context)?)),
+    },
+    SinkEntry {
+        name: "stdout",
+        check: |spec| stdout::parse(spec).err().unwrap_or_default(),
+        build: |spec, context| Ok(Box::new(Stdout::build(spec, context)?)),
+    },
+];
 
 /// All that is wrong with a source's connector and options, without touching the world.
 pub fn check_source(spec: &SourceSpec) -> Vec<Problem> {
@@ -141,6 +154,22 @@ mod tests {
         assert!(message.ends_with("(did you mean `generator`?)"), "{message}");
         let message = check_sink(&sink("kafka", json!({})))[0].to_string();
         assert!(message.contains("`blackhole`"), "{message}");
+    }
+
+    #[test]
+    fn a_sink_that_is_too_weak_is_refused_with_the_alternatives() {
+        let mut context = ConnectorContext {
+            job: "job".into(),
+            job_id: "0011223344556677".into(),
+            node: "out".into(),
+            delivery: Delivery::ExactlyOnce,
+            base: ".".into(),
+        };
+        let problems = build_sink(&sink("stdout", json!({})), &context).err().expect("refused");
+        let message = problems[0].to_string();
+        assert!(message.contains("at-least-once at best") && message.contains("`file`"), "{message}");
+        context.delivery = Delivery::AtLeastOnce;
+        assert!(build_sink(&sink("stdout", json!({})), &context).is_ok());
     }
 
     #[test]

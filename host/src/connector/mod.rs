@@ -20,6 +20,7 @@ pub mod generator;
 pub mod json_field;
 pub mod json_text;
 pub mod options;
+pub mod row_text;
 pub mod stdout;
 
 use std::sync::Arc;
@@ -170,4 +171,17 @@ pub struct ConnectorContext {
     pub delivery: Delivery,
     /// Relative paths of the job file are relative to this folder.
     pub base: std::path::PathBuf,
+}
+
+impl ConnectorContext {
+    /// For a look at a connector's options before there is a job: nothing is opened with it.
+    pub fn for_check(node: &str) -> Self {
+        Self {
+            job: "check".to_owned(),
+            job_id: "check".to_owned(),
+            node: node.to_owned(),
+            delivery: Delivery::AtLeastOnce,
+            base: std::path::PathBuf::new(),
+        }
+    }
 }

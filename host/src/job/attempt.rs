@@ -9,12 +9,14 @@
 //! * sinks finish what was decided and discard everything newer before the first writer is open;
 //! * a task starts with exactly the state, the positions and the watermark of the restored checkpoint.
 
-use super::dead_letters::{DEAD_LETTERS, DeadLetterLane};
+use super::dead_letters::DeadLetterLane;
+use crate::connector::dead_letter::DeadLetters;
 use super::plan::JobPlan;
+use super::restore::Sinks;
 use super::splits::SplitNames;
 use super::status::TaskView;
 use crate::checkpoint_store::CheckpointStore;
-use crate::connector::{ConnectorContext, Sink};
+use crate::connector::ConnectorContext;
 use crate::metrics::{Metrics, TaskLabels, TaskMetrics};
 use crate::state::KeyedState;
 use crate::task::chain::{Chain, Node, NodeKind, Route, SinkNode};
@@ -46,7 +48,7 @@ pub struct Attempt {
     pub gates: BTreeMap<TaskId, Arc<Gate>>,
     /// Tasks with a source at their head: where barriers start.
     pub sources: Vec<TaskId>,
-    pub sinks: Arc<BTreeMap<String, Box<dyn Sink>>>,
+    pub sinks: Arc<Sinks>,
     pub reports: mpsc::UnboundedReceiver<Report>,
     pub views: Vec<TaskView>,
     names: BTreeMap<TaskId, String>,
@@ -90,7 +92,8 @@ pub struct Builder<'a> {
     pub store: CheckpointStore,
     pub metrics: &'a Metrics,
     pub restored: Option<&'a Manifest>,
-    pub sinks: Arc<BTreeMap<String, Box<dyn Sink>>>,
+    pub sinks: Arc<Sinks>,
+    pub dead_letters: DeadLetters,
     pub segments: Segments,
     /// Checkpoints before this attempt have ids up to here.
     pub last_checkpoint: u64,
@@ -185,9 +188,9 @@ impl Builder<'_> {
             }).collect()).collect();
             nodes.push(Node { kind, routes });
         }
-        let dead_letters = self.sinks[DEAD_LETTERS]
-            .open(graph.vertices[..id.vertex as usize].iter().map(|v| v.parallelism).sum::<u32>() + id.index, graph.task_count() as u32)
-            .map_err(|e| TaskError::connector("dead letters", &e))?;
+        // A number of its own among all tasks of the job: it becomes part of a file's name.
+        let number = graph.vertices[..id.vertex as usize].iter().map(|v| v.parallelism).sum::<u32>() + id.index;
+        let dead_letters = self.dead_letters.writer(number).map_err(|e| TaskError::connector("dead letters", &e))?;
         let lane = DeadLetterLane::new(job.clone(), id, dead_letters, Arc::clone(names), self.plan.operator_modules());
         let chain = Chain::new(nodes, edges, policies, lane, Arc::clone(&metrics));
         let head = match vertex.nodes[0].kind {

@@ -11,18 +11,19 @@
 //! * the attempt ends with everything it started: no thread, no write of it goes on when `run` has returned.
 
 use super::attempt::Attempt;
+use super::restore::Sinks;
 use super::status::JobShared;
-use super::{Command, SavepointReply};
-use crate::checkpoint_store::{Appended, CheckpointStore};
-use crate::connector::Sink;
+use super::{Clock, Command, SavepointReply};
+use crate::checkpoint_store::{AppendError, CheckpointStore, DecisionLog};
 use crate::fault::{self, Fault};
 use crate::task::gate::Gate;
+use crate::task::snapshot::{explain, put_segment};
 use crate::task::{Barrier, Control, Report, TaskError};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tidegate_core::checkpoint::{Action, CheckpointId, CommitPermit, Coordinator, Event, ManifestPointer, SegmentRef, StopMode, TaskId};
-use tokio::sync::mpsc;
+use std::time::Duration;
+use tidegate_core::checkpoint::{Action, CheckpointId, CommitPermit, Coordinator, Event, ManifestPointer, SegmentRef, TaskId};
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
 /// Why an attempt is over.
@@ -35,6 +36,12 @@ pub enum End {
     Failed { reason: String, fatal: bool },
 }
 
+/// What nothing needs any more.
+enum CleanUp {
+    Trim(CheckpointId),
+    Delete(Vec<String>),
+}
+
 /// What an asynchronous order came to.
 enum Done {
     Event(Event),
@@ -44,11 +51,15 @@ enum Done {
 
 pub struct Drive<'a> {
     attempt: &'a mut Attempt,
+    /// One decision at a time; the lock is for the compiler, the coordinator sees to the order.
+    log: Arc<Mutex<DecisionLog>>,
     coordinator: Coordinator,
     shared: &'a JobShared,
     commands: &'a mut mpsc::UnboundedReceiver<Command>,
     io: JoinSet<Done>,
-    started: Instant,
+    /// Goes on in the order of the orders: what is deleted must have gone from the log before.
+    clean_ups: mpsc::UnboundedSender<CleanUp>,
+    clock: Clock,
     running: BTreeSet<TaskId>,
     sources_ended: BTreeSet<TaskId>,
     savepoints: HashMap<u64, SavepointReply>,
@@ -59,18 +70,25 @@ pub struct Drive<'a> {
 impl<'a> Drive<'a> {
     pub fn new(
         attempt: &'a mut Attempt,
+        log: DecisionLog,
         coordinator: Coordinator,
         shared: &'a JobShared,
         commands: &'a mut mpsc::UnboundedReceiver<Command>,
-        started: Instant,
+        clock: Clock,
     ) -> Self {
+        let log = Arc::new(Mutex::new(log));
+        let (clean_ups, orders) = mpsc::unbounded_channel();
+        let mut io = JoinSet::new();
+        io.spawn(clean_up(attempt.store.clone(), Arc::clone(&log), orders));
         Self {
             attempt,
+            log,
             coordinator,
             shared,
             commands,
-            io: JoinSet::new(),
-            started,
+            io,
+            clean_ups,
+            clock,
             running: BTreeSet::new(),
             sources_ended: BTreeSet::new(),
             savepoints: HashMap::new(),
@@ -89,7 +107,12 @@ impl<'a> Drive<'a> {
                     None => self.fail("all tasks are gone".to_owned(), false),
                 },
                 Some(done) = self.io.join_next() => match done {
-                    Ok(Done::Event(event)) => self.event(event),
+                    Ok(Done::Event(event)) => {
+                        if let Event::SinksCommitted { checkpoint } = &event {
+                            self.tell_sources(Control::CheckpointCommitted(*checkpoint));
+                        }
+                        self.event(event);
+                    }
                     Ok(Done::Nothing) => {}
                     Err(panicked) => self.fail(format!("an order of the checkpoint coordinator panicked: {panicked}"), false),
                 },
@@ -111,6 +134,8 @@ impl<'a> Drive<'a> {
 
     async fn tear_down(&mut self) {
         self.attempt.close();
+        // The clean-up ends when it has done what was ordered.
+        let _ = std::mem::replace(&mut self.clean_ups, mpsc::unbounded_channel().0);
         // What is being written is waited for: the next attempt must not meet it half way. A hanging disk holds us no longer than this.
         let io = &mut self.io;
         let drained = tokio::time::timeout(Duration::from_secs(30), async { while io.join_next().await.is_some() {} }).await;
@@ -121,7 +146,7 @@ impl<'a> Drive<'a> {
     }
 
     fn now_ms(&self) -> u64 {
-        self.started.elapsed().as_millis() as u64
+        self.clock.now_ms()
     }
 
     fn tick_at(&self) -> tokio::time::Instant {
@@ -195,32 +220,39 @@ impl<'a> Drive<'a> {
         }
     }
 
+    fn clean_up(&self, order: CleanUp) {
+        self.clean_ups.send(order).expect("BUG: the clean-up ended before the attempt");
+    }
+
+    fn tell_sources(&self, control: Control) {
+        for task in &self.attempt.sources {
+            self.attempt.gates[task].control(control);
+        }
+    }
+
     fn carry_out(&mut self, action: Action) {
         let store = self.attempt.store.clone();
         match action {
             Action::Trigger { checkpoint, kind, full, stop } => {
                 let barrier = Barrier { checkpoint, kind, full, stop };
-                for task in &self.attempt.sources {
-                    self.attempt.gates[task].control(Control::Trigger(barrier));
-                }
+                self.tell_sources(Control::Trigger(barrier));
             }
             Action::AbortCheckpoint { checkpoint, reason } => {
                 tracing::warn!(job = %self.attempt.job, checkpoint, %reason, "checkpoint aborted");
                 broadcast(&self.attempt.gates, Control::AbortCheckpoint(checkpoint));
             }
-            Action::WriteManifest { checkpoint, mut manifest } => {
-                manifest.time_ms = u64::try_from(crate::task::processing_time()).unwrap_or(0);
+            Action::WriteManifest { checkpoint, manifest } => {
                 self.io.spawn(async move {
-                    fault::point(Fault::SnapshotsStoredManifestNot);
+                    fault::point(Fault::AllAnsweredManifestNot);
                     Done::Event(match store.put_manifest(&manifest).await {
                         Ok(pointer) => Event::ManifestWritten { checkpoint, pointer },
-                        Err(error) => Event::ManifestFailed { checkpoint, reason: error.to_string() },
+                        Err(error) => Event::ManifestFailed { checkpoint, reason: explain(&error) },
                     })
                 });
             }
             Action::WriteDecision { checkpoint, pointer } => {
-                let incarnation = self.attempt.incarnation.clone();
-                self.io.spawn(async move { Done::Event(decide(store, incarnation, checkpoint, pointer).await) });
+                let (log, now_ms) = (Arc::clone(&self.log), self.now_ms());
+                self.io.spawn(async move { Done::Event(decide(&log, checkpoint, pointer, now_ms).await) });
             }
             Action::CommitSinks { permit } => {
                 let sinks = self.attempt.sinks.clone();
@@ -228,9 +260,9 @@ impl<'a> Drive<'a> {
             }
             Action::StoreSavepoint { request, checkpoint, manifest } => {
                 self.io.spawn(async move {
-                    Done::Event(match store.put_savepoint(checkpoint, &manifest).await {
+                    Done::Event(match store.store_savepoint(&savepoint_id(checkpoint), &manifest).await {
                         Ok(pointer) => Event::SavepointStored { request, pointer },
-                        Err(error) => Event::SavepointStoreFailed { request, reason: error.to_string() },
+                        Err(error) => Event::SavepointStoreFailed { request, reason: explain(&error) },
                     })
                 });
             }
@@ -243,32 +275,30 @@ impl<'a> Drive<'a> {
                 if let Some(reply) = self.savepoints.remove(&request) {
                     let _ = reply.send(Err(reason));
                 }
-                self.shared.running();
+                self.shared.stop_failed();
             }
             Action::Merge { operator, task_index, segments, to_full } => {
                 self.io.spawn(async move { Done::Event(merge(store, operator, task_index, segments, to_full).await) });
             }
-            Action::Delete { paths } => {
-                let job = self.attempt.job.clone();
-                self.io.spawn(async move {
-                    if let Err(error) = store.delete(&paths).await {
-                        // Left behind, named by nothing: it costs room and is found by the next start.
-                        tracing::warn!(%job, %error, "could not delete what retention gave up");
-                    }
-                    Done::Nothing
-                });
-            }
+            Action::TrimLog { oldest } => self.clean_up(CleanUp::Trim(oldest)),
+            Action::Delete { paths } => self.clean_up(CleanUp::Delete(paths)),
             Action::Report(report) => self.shared.checkpoint(report),
-            Action::StopJob { .. } => self.end = Some(End::Stopped),
-            Action::FinishJob => self.end = Some(End::Finished),
+            Action::StopJob { .. } => {
+                fault::point(Fault::SavepointWrittenStopNot);
+                self.end = Some(End::Stopped);
+            }
+            Action::FinishJob => {
+                fault::point(Fault::FinalCommittedFinishNot);
+                self.end = Some(End::Finished);
+            }
             Action::FailJob { reason, fatal } => self.fail(reason, fatal),
         }
-        if let Some(committed) = self.coordinator.take_committed() {
-            for task in &self.attempt.sources {
-                self.attempt.gates[task].control(Control::CheckpointCommitted(committed));
-            }
-        }
     }
+}
+
+/// Ids are ordered as the checkpoints are.
+pub fn savepoint_id(checkpoint: CheckpointId) -> String {
+    format!("savepoint-{checkpoint:06}")
 }
 
 fn broadcast(gates: &BTreeMap<TaskId, Arc<Gate>>, control: Control) {
@@ -277,20 +307,42 @@ fn broadcast(gates: &BTreeMap<TaskId, Arc<Gate>>, control: Control) {
     }
 }
 
-async fn decide(store: CheckpointStore, incarnation: Arc<super::attempt::Incarnation>, checkpoint: CheckpointId, pointer: ManifestPointer) -> Event {
+async fn clean_up(store: CheckpointStore, log: Arc<Mutex<DecisionLog>>, mut orders: mpsc::UnboundedReceiver<CleanUp>) -> Done {
+    let job = store.job().to_owned();
+    while let Some(order) = orders.recv().await {
+        let done = match order {
+            CleanUp::Trim(oldest) => {
+                let trimmed = log.lock().await.trim(oldest).await;
+                fault::point(Fault::LogTrimmedManifestsNot);
+                trimmed
+            }
+            CleanUp::Delete(paths) => store.delete(&paths).await,
+        };
+        if let Err(error) = done {
+            // Left behind: it costs room, and the next start sweeps it.
+            tracing::warn!(%job, error = explain(&error), "could not remove what retention gave up");
+        }
+    }
+    Done::Nothing
+}
+
+async fn decide(log: &Mutex<DecisionLog>, checkpoint: CheckpointId, pointer: ManifestPointer, now_ms: u64) -> Event {
     fault::point(Fault::ManifestWrittenDecisionNot);
-    match incarnation.append_commit(&store, checkpoint, pointer).await {
-        Ok(Appended::Mine) => Event::Decided { checkpoint },
-        Ok(Appended::Theirs(by)) => Event::Fenced { by },
-        Err(error) => Event::DecisionUnknown { checkpoint, reason: error.to_string() },
+    match log.lock().await.commit(pointer, now_ms).await {
+        Ok(()) => Event::Decided { checkpoint },
+        Err(AppendError::Fenced { incarnation, uuid, .. }) => Event::Fenced { by: format!("incarnation {incarnation} ({uuid})") },
+        Err(error @ AppendError::Unknown { .. }) => Event::DecisionUnknown { checkpoint, reason: explain(&error) },
     }
 }
 
-async fn commit(sinks: Arc<BTreeMap<String, Box<dyn Sink>>>, permit: CommitPermit) -> Event {
+async fn commit(sinks: Arc<Sinks>, permit: CommitPermit) -> Event {
     let checkpoint = permit.checkpoint();
     fault::point(Fault::DecisionWrittenSinksNot);
     let committed = tokio::task::spawn_blocking(move || {
-        for (sink, committables) in permit.committables() {
+        for (number, (sink, committables)) in permit.committables().iter().enumerate() {
+            if number > 0 {
+                fault::point(Fault::OneSinkCommittedRestNot);
+            }
             let Some(sink) = sinks.get(sink) else { return Err(format!("sink {sink} is not part of the job any more")) };
             sink.commit(committables).map_err(|e| e.to_string())?;
         }
@@ -298,7 +350,7 @@ async fn commit(sinks: Arc<BTreeMap<String, Box<dyn Sink>>>, permit: CommitPermi
     });
     match committed.await {
         Ok(Ok(())) => {
-            fault::point(Fault::SinksCommittedRetentionNot);
+            fault::point(Fault::SinksCommittedTrimNot);
             Event::SinksCommitted { checkpoint }
         }
         Ok(Err(reason)) => Event::CommitFailed { checkpoint, reason },
@@ -316,18 +368,15 @@ async fn merge(store: CheckpointStore, operator: String, task_index: u32, segmen
 async fn try_merge(store: &CheckpointStore, operator: &str, task_index: u32, segments: &[SegmentRef], to_full: bool) -> Result<SegmentRef, String> {
     let mut pieces = Vec::with_capacity(segments.len());
     for segment in segments {
-        pieces.push(store.read_segment(segment).await.map_err(|e| e.to_string())?);
+        pieces.push(store.read_segment(segment).await.map_err(|e| explain(&e))?);
     }
     let merged = tokio::task::spawn_blocking(move || {
         let pieces: Vec<&[u8]> = pieces.iter().map(AsRef::as_ref).collect();
         crate::state::merge_segments(&pieces, to_full)
     });
     let merged = merged.await.map_err(|e| format!("the merge panicked: {e}"))?.map_err(|e| e.to_string())?;
-    let checkpoint = segments.iter().filter_map(|segment| crate::checkpoint_store::checkpoint_of(&segment.path)).max().unwrap_or(0);
-    store.put_segment(operator, task_index, checkpoint, merged).await.map_err(|e| e.to_string())
-}
-
-/// A stop without draining keeps timers for the next start.
-pub fn stop_mode(drain: bool) -> StopMode {
-    StopMode { drain }
+    // Named by no checkpoint: it belongs to the chain.
+    let written = put_segment(store, operator, task_index, 0, merged).await?;
+    fault::point(Fault::MergeWrittenChainNot);
+    Ok(written)
 }

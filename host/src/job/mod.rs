@@ -11,9 +11,12 @@
 //! * [`drive`]: the coordinator's orders and what came of them;
 //! * [`status`]: what the outside sees.
 
+pub mod archive;
 pub mod attempt;
+mod connected;
 pub mod dead_letters;
 pub mod drive;
+pub mod inspector;
 pub mod plan;
 pub mod restore;
 pub mod runtime;
@@ -21,6 +24,9 @@ pub mod splits;
 pub mod status;
 pub mod supervisor;
 
+pub use connected::Connected;
+
+use std::time::Instant;
 use tidegate_core::checkpoint::{ManifestPointer, StopMode};
 use tokio::sync::oneshot;
 
@@ -32,4 +38,21 @@ pub enum Command {
     Savepoint { stop: Option<StopMode>, reply: SavepointReply },
     /// Without a checkpoint.
     Cancel,
+}
+
+/// Milliseconds since the Unix epoch that never go back: the wall clock at the start, and what has passed since.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    epoch_ms: u64,
+    started: Instant,
+}
+
+impl Clock {
+    pub fn start() -> Self {
+        Self { epoch_ms: u64::try_from(crate::task::processing_time()).unwrap_or(0), started: Instant::now() }
+    }
+
+    pub fn now_ms(&self) -> u64 {
+        self.epoch_ms + self.started.elapsed().as_millis() as u64
+    }
 }

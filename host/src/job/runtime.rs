@@ -1,11 +1,14 @@
 //! Jobs as the job manager sees them: checked, started, watched, stopped.
 
+use super::archive::savepoint_info;
+use super::drive::savepoint_id;
 use super::plan::{Code, JobPlan, MakeNative, OperatorCode};
 use super::status::JobShared;
 use super::supervisor::Supervisor;
 use super::{Command, restore};
+use crate::task::snapshot::explain;
 use crate::api::{CheckpointReport, JobStatus, SavepointInfo, StartFrom};
-use crate::checkpoint_store::CheckpointStore;
+use crate::checkpoint_store::{CheckpointStore, StoreError};
 use crate::connector::{ConnectorContext, catalog};
 use crate::job_manager::{CheckedJob, JobError, JobRuntime, RunningJob};
 use crate::job_store::StoredJob;
@@ -35,17 +38,17 @@ pub struct NativeModule {
 pub struct Runtime {
     engine: WasmEngine,
     modules: ModuleStore,
-    /// The `jobs` folder: a job's checkpoints lie in its own folder below.
-    jobs: PathBuf,
+    /// The data folder: what a job stores lies below `jobs/<name>`.
+    root: PathBuf,
     metrics: Arc<Metrics>,
     natives: BTreeMap<String, NativeModule>,
     loaded: Mutex<HashMap<String, LoadedModule>>,
 }
 
 impl Runtime {
-    pub fn new(engine: WasmEngine, modules: ModuleStore, jobs: &Path, metrics: Arc<Metrics>) -> Self {
+    pub fn new(engine: WasmEngine, modules: ModuleStore, root: &Path, metrics: Arc<Metrics>) -> Self {
         let (natives, loaded) = (BTreeMap::new(), Mutex::default());
-        Self { engine, modules, jobs: jobs.to_owned(), metrics, natives, loaded }
+        Self { engine, modules, root: root.to_owned(), metrics, natives, loaded }
     }
 
     pub fn with_native(mut self, reference: &str, module: NativeModule) -> Self {
@@ -53,8 +56,12 @@ impl Runtime {
         self
     }
 
+    pub fn open_store(&self, job: &str) -> Result<CheckpointStore, StoreError> {
+        CheckpointStore::open_local(&self.root, job)
+    }
+
     pub fn folder(&self, job: &str) -> PathBuf {
-        self.jobs.join(job)
+        self.root.join("jobs").join(job)
     }
 
     /// The module's machine code: from memory, from the cache, or compiled anew.
@@ -101,14 +108,14 @@ impl Runtime {
     pub fn launch(self: &Arc<Self>, job: StoredJob, from: StartFrom) -> Arc<JobRun> {
         let (commands, inbox) = mpsc::unbounded_channel();
         let shared = Arc::new(JobShared::new(&job.name, self.metrics.job(&job.name)));
-        let run = Arc::new(JobRun { job: job.name.clone(), folder: self.folder(&job.name), shared: Arc::clone(&shared), commands });
+        let run = Arc::new(JobRun { runtime: Arc::clone(self), job: job.name.clone(), folder: self.folder(&job.name), shared: Arc::clone(&shared), commands });
         let runtime = Arc::clone(self);
         tokio::spawn(async move {
             let (name, start) = (job.name.clone(), restore::Start { id: job.start.id.clone(), from });
             let prepared = tokio::task::spawn_blocking(move || {
                 let plan = runtime.plan(&job)?;
                 let folder = runtime.folder(&job.name);
-                let store = CheckpointStore::open_local(&folder).map_err(|e| format!("open {}: {e}", folder.display()))?;
+                let store = runtime.open_store(&job.name).map_err(|e| explain(&e))?;
                 Ok::<_, String>((plan, folder, store, Arc::clone(&runtime.metrics)))
             });
             let prepared = prepared.await.unwrap_or_else(|e| Err(format!("preparing the job panicked: {e}")));
@@ -183,6 +190,7 @@ impl JobRuntime for SharedRuntime {
 
 /// One run of a job.
 pub struct JobRun {
+    runtime: Arc<Runtime>,
     job: String,
     folder: PathBuf,
     shared: Arc<JobShared>,
@@ -211,12 +219,14 @@ impl RunningJob for JobRun {
     fn savepoint(&self, stop: Option<StopMode>) -> BoxFuture<'static, Result<SavepointInfo, JobError>> {
         let (reply, answer) = oneshot::channel();
         let sent = self.commands.send(Command::Savepoint { stop, reply });
-        let (job, folder) = (self.job.clone(), self.folder.clone());
+        let (job, folder, store) = (self.job.clone(), self.folder.clone(), self.runtime.open_store(&self.job));
         Box::pin(async move {
             let failed = |cause: String| JobError::new(format!("take a savepoint of {job}"), cause);
             sent.map_err(|_| failed("the job has ended".to_owned()))?;
             let pointer = answer.await.map_err(|_| failed("the job has ended".to_owned()))?.map_err(failed)?;
-            crate::job::archive::savepoint_info(&job, &folder, &pointer).map_err(|e| JobError::new(format!("read the savepoint of {job}"), e))
+            let store = store.map_err(|e| failed(explain(&e)))?;
+            let savepoint = store.read_savepoint(&savepoint_id(pointer.checkpoint)).await.map_err(|e| failed(explain(&e)))?;
+            Ok(savepoint_info(&job, &folder, &savepoint))
         })
     }
 

@@ -84,6 +84,19 @@ impl JobShared {
         self.event(JobEvent::TasksStarted);
     }
 
+    pub fn stopping(&self) {
+        if self.state() == JobState::Running {
+            self.event(JobEvent::StopRequested);
+        }
+    }
+
+    /// A stop with a savepoint did not come about, and the job goes on.
+    pub fn stop_failed(&self) {
+        if self.state() == JobState::Stopping {
+            self.event(JobEvent::StopFailed);
+        }
+    }
+
     pub fn failed(&self, reason: &str) {
         self.inner().error = Some(reason.to_owned());
     }

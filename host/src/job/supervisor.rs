@@ -4,39 +4,43 @@
 //! * one attempt at a time, and each takes the job over anew: what the last one left half done is finished or discarded first;
 //! * the restart strategy alone says whether and when there is another one; a failure that would only repeat itself ends the job.
 
-use super::Command;
+use super::{Clock, Command, dead_letters};
 use super::attempt::Builder;
 use super::drive::{Drive, End};
 use super::plan::JobPlan;
-use super::restore::{self, Origin};
+use super::restore::{self, Start};
 use super::status::JobShared;
 use crate::checkpoint_store::CheckpointStore;
+use crate::fault::{self, Fault};
 use crate::metrics::Metrics;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tidegate_core::job_state::JobEvent;
 use tidegate_core::restart::{Decision, RestartStrategy};
 use tokio::sync::mpsc;
 
-/// An attempt that ran for so long counts as a success: the delays of the restart strategy start over.
 pub struct Supervisor {
     pub plan: Arc<JobPlan>,
+    /// The job's own folder.
+    pub folder: PathBuf,
     pub store: CheckpointStore,
     pub metrics: Arc<Metrics>,
     pub shared: Arc<JobShared>,
     pub commands: mpsc::UnboundedReceiver<Command>,
     /// Where the first attempt begins; the log remembers it for those after.
-    pub from: Origin,
+    pub start: Start,
 }
 
 impl Supervisor {
     pub async fn run(mut self) {
-        let started = Instant::now();
+        let clock = Clock::start();
         let mut strategy = RestartStrategy::new(self.plan.spec.restart);
         self.shared.event(JobEvent::StartRequested);
+        fault::point(Fault::JobStoredTasksNot);
         loop {
             self.shared.attempt_begins();
-            let end = match self.attempt(started, &mut strategy).await {
+            let end = match self.attempt(clock, &mut strategy).await {
                 Ok(end) => end,
                 Err(failed) => End::Failed { reason: failed.reason, fatal: failed.fatal },
             };
@@ -44,7 +48,7 @@ impl Supervisor {
                 End::Finished => return self.shared.event(JobEvent::InputFinished),
                 End::Stopped => return self.shared.event(JobEvent::StopCompleted),
                 End::Cancelled => {
-                    self.shared.cancelling();
+                    self.shared.event(JobEvent::CancelRequested);
                     return self.shared.event(JobEvent::TasksCancelled);
                 }
                 End::Failed { reason, fatal } => (reason, fatal),
@@ -52,7 +56,7 @@ impl Supervisor {
             let job = &self.plan.spec.name;
             self.shared.failed(&reason);
             self.shared.event(JobEvent::FailureReported);
-            let delay_ms = match strategy.failed(started.elapsed().as_millis() as u64) {
+            let delay_ms = match strategy.failed(clock.now_ms()) {
                 _ if fatal => {
                     tracing::error!(%job, %reason, "job failed");
                     return self.shared.event(JobEvent::GaveUp);
@@ -92,25 +96,26 @@ impl Supervisor {
         }
     }
 
-    async fn attempt(&mut self, started: Instant, strategy: &mut RestartStrategy) -> Result<End, restore::Failed> {
-        let restored = restore::restore(&self.plan, &self.store, &mut self.from).await?;
+    async fn attempt(&mut self, clock: Clock, strategy: &mut RestartStrategy) -> Result<End, restore::Failed> {
+        let mut restored = restore::restore(&self.plan, &self.folder, &self.store, &self.start, clock).await?;
         if restored.is_finished() {
             return Ok(End::Finished);
         }
+        fault::point(Fault::SinksRecoveredTasksNot);
         let builder = Builder {
             plan: &self.plan,
             store: self.store.clone(),
             metrics: &self.metrics,
             restored: restored.manifest.as_ref(),
             sinks: Arc::clone(&restored.sinks),
-            segments: restored.segments.clone(),
+            dead_letters: dead_letters::sink(&self.plan, &self.folder),
+            segments: std::mem::take(&mut restored.segments),
             last_checkpoint: restored.next_checkpoint - 1,
         };
-        let mut attempt = builder.build().map_err(restore::Failed::from)?;
+        let mut attempt = builder.build()?;
         self.shared.tasks(attempt.views.clone());
-        strategy.running_since(started.elapsed().as_millis() as u64);
-        let coordinator = restored.coordinator(&self.plan, started.elapsed().as_millis() as u64);
-        let incarnation = restored.incarnation;
-        Ok(Drive::new(&mut attempt, incarnation, coordinator, &self.shared, &mut self.commands, started).run().await)
+        strategy.running_since(clock.now_ms());
+        let coordinator = restored.coordinator(&self.plan, clock.now_ms());
+        Ok(Drive::new(&mut attempt, restored.log, coordinator, &self.shared, &mut self.commands, clock).run().await)
     }
 }

@@ -410,8 +410,8 @@ impl JobManager {
 
     // ---- the end of the host ----------------------------------------------------------------------------------------------------
 
-    /// Cancels all runs, waits for them and for what is written about their ends. What the jobs are to do stays as it is, so the next host starts them again. Answers
-    /// with the jobs whose tasks did not end in time.
+    /// Cancels all runs, waits for them and for what is written about their ends. What the jobs are to do stays as it is, so the
+    /// next host starts them again. Answers with the jobs whose tasks did not end in time.
     pub async fn shutdown(&self, at_most: Duration) -> Vec<String> {
         self.inner.shutting_down.store(true, Ordering::Release);
         // Whoever is about to start a job has either done so or will see the flag.

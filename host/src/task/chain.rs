@@ -124,7 +124,7 @@ impl Chain {
         for culprit in outcome.culprits {
             if operator.on_error == OnError::DeadLetter {
                 operator.metrics.dead_letters.add(1);
-                self.dead_letters.push(Some(operator), culprit)?;
+                self.dead_letters.push(&operator.name, culprit)?;
             }
         }
         let metrics = Arc::clone(&operator.metrics);
@@ -173,13 +173,13 @@ impl Chain {
                 OnError::Skip => self.metrics.rejected.add(1),
                 OnError::DeadLetter => {
                     let culprit = Culprit {
-                        kind: CulpritKind::Decode,
+                        kind: CulpritKind::Key,
                         reason: bad.reason,
                         row: bad.row,
                         origin: bad.origin,
                         processing_time: super::processing_time(),
                     };
-                    self.dead_letters.push_for(&to, culprit)?;
+                    self.dead_letters.push(&to, culprit)?;
                     self.metrics.dead_letters.add(1)
                 }
             };

@@ -24,14 +24,9 @@ pub struct Target {
 
 pub enum Partitioning {
     /// Task i to task i.
-    Forward {
-        task: usize,
-    },
+    Forward { task: usize },
     Rebalance,
-    Key {
-        from: KeyFrom,
-        key_groups: u32,
-    },
+    Key { from: KeyFrom, key_groups: u32 },
 }
 
 pub enum KeyFrom {
@@ -195,9 +190,9 @@ impl EdgeWriter {
     fn ship_buffer(&mut self, target: usize) -> Result<(), Closed> {
         let buffer = &mut self.buffers[target];
         // The next batch of this target will be about as large.
-        let bytes =
-            std::mem::replace(&mut buffer.bytes, Vec::with_capacity(self.batch.bytes_max.min(buffer.bytes.len() * 5 / 4)));
-        let origins = std::mem::replace(&mut buffer.origins, Vec::with_capacity(buffer.origins.len()));
+        let (room, rows) = (self.batch.bytes_max.min(buffer.bytes.len() * 5 / 4), buffer.origins.len());
+        let bytes = std::mem::replace(&mut buffer.bytes, Vec::with_capacity(room));
+        let origins = std::mem::replace(&mut buffer.origins, Vec::with_capacity(rows));
         self.ship(target, Rows { bytes, count: origins.len() as u32, origins: Origins::Each(origins) })
     }
 

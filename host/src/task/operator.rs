@@ -61,8 +61,10 @@ pub enum CulpritKind {
     Trap,
     Deadline,
     Violation,
-    /// Its key, or its bytes, could not be read.
+    /// The source could not read it.
     Decode,
+    /// A keyed edge found no key in it.
+    Key,
 }
 
 impl From<Death> for CulpritKind {

@@ -4,7 +4,9 @@
 //! Invariant: acknowledgements of one task go out in the order of its barriers.
 
 use super::Report;
-use crate::checkpoint_store::CheckpointStore;
+use crate::checkpoint_store::{CheckpointStore, SegmentDraft};
+use crate::fault::{self, Fault};
+use crate::state::Segment;
 use crate::connector::{ConnectorError, PreCommit};
 use crate::state::FrozenState;
 use std::time::Instant;
@@ -76,9 +78,7 @@ async fn upload_one(task: TaskId, store: &CheckpointStore, part: AsyncPart, carr
             carried.extend(sinks);
             Report::Declined { checkpoint, task, reason }
         }
-        None => {
-            Report::Acknowledged { checkpoint, task, snapshot: TaskSnapshot { sources, operators: snapshots, sinks, timing } }
-        }
+        None => Report::Acknowledged { checkpoint, task, snapshot: TaskSnapshot { sources, operators: snapshots, sinks, timing } },
     })
 }
 
@@ -88,8 +88,12 @@ async fn pre_commit(sinks: Vec<(String, PreCommit)>) -> Result<Vec<SinkSnapshot>
     }
     let done = tokio::task::spawn_blocking(move || {
         let one = |(sink, pre_commit): (String, PreCommit)| -> Result<SinkSnapshot, (String, ConnectorError)> {
+            fault::point(Fault::RowsStagedPreCommitNot);
             match pre_commit() {
-                Ok(committables) => Ok(SinkSnapshot { sink, committables }),
+                Ok(committables) => {
+                    fault::point(Fault::PreCommittedAnswerNot);
+                    Ok(SinkSnapshot { sink, committables })
+                }
                 Err(error) => Err((sink, error)),
             }
         };
@@ -113,9 +117,31 @@ async fn write_segment(
     if frozen.entries() == 0 && !frozen.is_full() {
         return Ok(None);
     }
-    let segment = tokio::task::spawn_blocking(move || frozen.write_segment())
-        .await
-        .map_err(|e| format!("writing a segment panicked: {e}"))?;
-    let written = store.put_segment(operator, task_index, checkpoint, segment).await;
-    written.map(Some).map_err(|e| e.to_string())
+    let segment = tokio::task::spawn_blocking(move || frozen.write_segment()).await.map_err(|e| format!("writing a segment panicked: {e}"))?;
+    let written = put_segment(store, operator, task_index, checkpoint, segment).await?;
+    fault::point(Fault::SegmentWrittenAnswerNot);
+    Ok(Some(written))
+}
+
+pub async fn put_segment(
+    store: &CheckpointStore,
+    operator: &str,
+    task_index: u32,
+    checkpoint: CheckpointId,
+    segment: Segment,
+) -> Result<SegmentRef, String> {
+    let Segment { bytes, entries, full, first_group, end_group, .. } = segment;
+    let draft = SegmentDraft { operator, task_index, checkpoint, first_group, end_group, full, entries };
+    store.put_segment(draft, bytes.into()).await.map_err(|e| explain(&e))
+}
+
+/// An error with its causes, for a reason that is only text.
+pub fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
 }

@@ -190,7 +190,7 @@ impl SourceDriver {
                     origin: Origin::new(handle, bad.record),
                     processing_time: processing_time(),
                 };
-                chain.dead_letters().push_for(&self.name, culprit)
+                chain.dead_letters().push(&self.name, culprit)
             }
         }
     }

@@ -121,8 +121,8 @@ mod tests {
             problems,
             [
                 "operator.delays.limits.memory = \"1KiB\": must be 64KiB to 4GiB",
-                "operator.delays.limits.stack = -1: must be a size like \"64MiB\", or a whole number of bytes",
                 "operator.delays.limits.deadline = \"1h\": must be 1ms to 10m",
+                "operator.delays.limits.output_rows = -1: must be a whole number from 0 to 4294967295",
                 "operator.delays.limits.metrics = 5000: must be 0 to 1000",
                 "operator.delays.limits.memroy: is not a known key; did you mean \"memory\"?",
             ]

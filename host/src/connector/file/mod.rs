@@ -5,7 +5,11 @@ mod framing;
 mod input;
 mod listing;
 mod replay;
+mod sink;
 mod source;
 mod split;
+mod staging;
 
+pub use sink::{FileSink, FileSinkOptions};
 pub use source::{FileSource, FileSourceOptions};
+pub use staging::{FileWriter, Place};
