@@ -23,6 +23,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_core::checkpoint::{Action, CheckpointId, CommitPermit, Coordinator, Event, ManifestPointer, SegmentRef, TaskId};
+use tidegate_core::job_state::JobEvent;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
@@ -124,8 +125,14 @@ impl<'a> Drive<'a> {
                 () = tokio::time::sleep_until(tick) => self.event(Event::Tick),
             }
         }
-        self.tear_down().await;
         let end = self.end.take().expect("BUG: the loop ended without a reason");
+        // Told before the tasks are taken down, which may last as long as a guest's deadline.
+        match &end {
+            End::Finished | End::Stopped => {}
+            End::Cancelled => self.shared.event(JobEvent::CancelRequested),
+            End::Failed { reason, .. } => self.shared.failed(reason),
+        }
+        self.tear_down().await;
         for (_, reply) in self.savepoints.drain() {
             let _ = reply.send(Err(format!("the job ended before the savepoint was complete: {end:?}")));
         }

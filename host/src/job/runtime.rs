@@ -128,7 +128,6 @@ impl Runtime {
                     tracing::error!(job = %name, %reason, "job can't be started");
                     shared.event(JobEvent::StartRequested);
                     shared.failed(&reason);
-                    shared.event(JobEvent::FailureReported);
                     shared.event(JobEvent::GaveUp);
                 }
             }
