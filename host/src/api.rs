@@ -320,10 +320,13 @@ pub struct CheckpointList {
 /// A record that the job could not process, and where it came from.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct DeadLetter {
-    pub time_ms: u64,
-    /// The node that refused it: an operator, or a source that could not decode it.
-    pub node: String,
+    /// Unique in the job; also a place to go on from.
+    pub id: String,
+    /// `rejected`, `trap`, `deadline`, `decode` and so on, as in the dead-letter files.
+    pub kind: String,
     pub reason: String,
+    /// The node that gave the row up: an operator, or a source that could not decode it.
+    pub operator: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub module: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -335,25 +338,31 @@ pub struct DeadLetter {
     /// Number of the record within its split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record: Option<u64>,
-    /// Key, value and headers as the writer of dead letters stores them.
+    pub processing_time_ms: u64,
+    /// Key, value, headers and what else the line in the file has; bytes that are not UTF-8 under `..._base64`.
     #[serde(flatten)]
     pub row: serde_json::Map<String, Value>,
 }
 
+/// Newest first.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct DeadLetterPage {
     pub dead_letters: Vec<DeadLetter>,
-    /// Hand it over as `after` to go on; absent at the end.
+    /// Hand it over as `before` to go on; absent at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+    /// Lines that could not be read.
+    #[serde(default)]
+    pub unreadable: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetterQuery {
     /// At most [`DEAD_LETTERS_PAGE_MAX`].
     pub limit: usize,
-    pub after: Option<String>,
-    pub node: Option<String>,
+    /// [`DeadLetterPage::next`] of the page before.
+    pub before: Option<String>,
+    pub operator: Option<String>,
 }
 
 pub const DEAD_LETTERS_PAGE_DEFAULT: usize = 100;

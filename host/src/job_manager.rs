@@ -59,6 +59,16 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Relative paths in jobs that are created from now on are relative to this folder. Absolute.
     pub base: PathBuf,
+    pub resume: Resume,
+}
+
+/// Which of the stored jobs start when the manager opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resume {
+    /// All that are to run: a server.
+    All,
+    /// None: a job in the foreground, which must not bring its neighbours to life. `start` carries on what was asked for.
+    None,
 }
 
 #[derive(Clone)]
@@ -132,8 +142,7 @@ impl Job {
         let status = match (run, &stored.ended) {
             (Some(run), _) => run.handle.status(),
             (None, Some(ended)) => JobStatus::ended(ended.state, ended.error.clone()),
-            (None, None) if stored.desired == DesiredState::Running => JobStatus::ended(JobState::Starting, None),
-            (None, None) => JobStatus::ended(JobState::Stopped, None),
+            (None, None) => JobStatus::ended(JobState::Created, None),
         };
         JobView {
             name: stored.name,
@@ -178,7 +187,9 @@ impl JobManager {
                 shutting_down: AtomicBool::new(false),
             }),
         };
-        manager.resume().await;
+        if manager.inner.parts.resume == Resume::All {
+            manager.resume().await;
+        }
         manager.inner.ready.store(true, Ordering::Release);
         Ok(manager)
     }

@@ -16,8 +16,10 @@ use guest::GuestMetrics;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 use text::{Kind, Page};
 use tidegate_core::checkpoint::{CheckpointKind, CheckpointReport, CheckpointStatus};
+use tidegate_core::row::END_OF_TIME;
 
 /// Only goes up.
 #[derive(Debug, Default)]
@@ -66,6 +68,37 @@ impl WatermarkGauge {
     }
 }
 
+/// Bounds of [`Durations`]: 1 us to 8 s, each twice the one before.
+const DURATION_BUCKETS: usize = 24;
+
+/// How long something took, in buckets.
+#[derive(Debug, Default)]
+pub struct Durations {
+    buckets: [AtomicU64; DURATION_BUCKETS + 1],
+    sum_us: AtomicU64,
+}
+
+impl Durations {
+    pub fn observe(&self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        // The first bucket whose bound, 2^i us, is not less.
+        let bucket = us.clamp(1, 1 << 32).next_power_of_two().trailing_zeros() as usize;
+        self.buckets[bucket.min(DURATION_BUCKETS)].fetch_add(1, Relaxed);
+        self.sum_us.fetch_add(us, Relaxed);
+    }
+
+    fn render(&self, labels: &[(&str, &str)], page: &mut Page) {
+        let mut count = 0;
+        for (i, bucket) in self.buckets.iter().enumerate() {
+            count += bucket.load(Relaxed);
+            let bound = if i < DURATION_BUCKETS { ((1u64 << i) as f64 / 1e6).to_string() } else { "+Inf".into() };
+            page.sample("_bucket", &[labels, &[("le", &bound)]].concat(), count as f64);
+        }
+        page.sample("_sum", labels, self.sum_us.load(Relaxed) as f64 / 1e6);
+        page.sample("_count", labels, count as f64);
+    }
+}
+
 /// One node (source, operator or sink) in one task. Written by that task's thread alone.
 #[derive(Debug, Default)]
 pub struct TaskMetrics {
@@ -88,6 +121,15 @@ pub struct TaskMetrics {
     pub state_keys: Gauge,
     pub guest_calls: Counter,
     pub guest_us: Counter,
+    /// How long the task stood still at each barrier.
+    barrier_stalls: Durations,
+}
+
+impl TaskMetrics {
+    /// The task stood still at a barrier for this long.
+    pub fn stall(&self, took: Duration) {
+        self.barrier_stalls.observe(took);
+    }
 }
 
 /// Where a [`TaskMetrics`] belongs.
@@ -270,7 +312,7 @@ const TASK_FAMILIES: [(&str, &str, Kind, OfTask); 16] = [
         Some(m.backpressured_us.get() as f64 / 1e6)
     }),
     ("tidegate_watermark_seconds", "Event time up to which the input is complete.", Kind::Gauge, |m| {
-        m.watermark.get().map(|ms| ms as f64 / 1e3)
+        m.watermark.get().map(|ms| if ms == END_OF_TIME { f64::INFINITY } else { ms as f64 / 1e3 })
     }),
     ("tidegate_state_bytes", "Memory of keyed state.", Kind::Gauge, |m| Some(m.state_bytes.get() as f64)),
     ("tidegate_state_keys", "Keys with state.", Kind::Gauge, |m| Some(m.state_keys.get() as f64)),
@@ -284,13 +326,25 @@ fn render_tasks(jobs: &BTreeMap<String, Job>, page: &mut Page) {
         for (job, it) in jobs {
             for (labels, metrics) in &it.tasks {
                 if let Some(value) = read(metrics) {
-                    let (vertex, task) = (labels.vertex.to_string(), labels.task.to_string());
-                    let labels = [("job", job.as_str()), ("operator", &labels.operator), ("vertex", &vertex), ("task", &task)];
-                    page.sample("", &labels, value);
+                    labelled(job, labels, |labels| page.sample("", labels, value));
                 }
             }
         }
     }
+    page.family("tidegate_barrier_stall_seconds", "How long a task stood still at a barrier.", Kind::Histogram);
+    for (job, it) in jobs {
+        for (labels, metrics) in &it.tasks {
+            // Most nodes of a chain have none: the chain's first counts for all.
+            if metrics.barrier_stalls.buckets.iter().any(|bucket| bucket.load(Relaxed) > 0) {
+                labelled(job, labels, |labels| metrics.barrier_stalls.render(labels, page));
+            }
+        }
+    }
+}
+
+fn labelled(job: &str, labels: &TaskLabels, sample: impl FnOnce(&[(&str, &str)])) {
+    let (vertex, task) = (labels.vertex.to_string(), labels.task.to_string());
+    sample(&[("job", job), ("operator", &labels.operator), ("vertex", &vertex), ("task", &task)]);
 }
 
 #[cfg(test)]
@@ -316,6 +370,29 @@ mod tests {
         assert!(!page.contains("tidegate_watermark_seconds{"), "no watermark yet");
         metrics.remove_job("flights");
         assert!(!metrics.render(&[]).contains("flights"));
+    }
+
+    #[test]
+    fn stalls_at_barriers_are_counted_by_their_length() {
+        let metrics = Metrics::default();
+        let task = metrics.task("flights", labels(0));
+        for us in [0, 1, 2, 3, 1000, 60_000_000] {
+            task.stall(Duration::from_micros(us));
+        }
+        let page = metrics.render(&[]);
+        for end in [
+            "le=\"0.000001\"} 2",
+            "le=\"0.000002\"} 3",
+            "le=\"0.000004\"} 4",
+            "le=\"0.001024\"} 5",
+            "le=\"8.388608\"} 5",
+            "le=\"+Inf\"} 6",
+        ] {
+            assert!(
+                page.lines().any(|l| l.starts_with("tidegate_barrier_stall_seconds_bucket") && l.ends_with(end)),
+                "{end} in\n{page}"
+            );
+        }
     }
 
     #[test]

@@ -92,30 +92,16 @@ impl JobArchive for SharedRuntime {
             let attempted = format!("read the dead letters of {}", job.name);
             let read = tokio::task::spawn_blocking(move || {
                 let asked =
-                    dead_letter::DeadLetterQuery { operator: query.node.as_deref(), before: query.after.as_deref(), limit: query.limit };
+                    dead_letter::DeadLetterQuery { operator: query.operator.as_deref(), before: query.before.as_deref(), limit: query.limit };
                 dead_letter::list(&folder, &asked)
             });
             let page = read.await.map_err(|e| JobError::new(&attempted, e))?.map_err(|e| JobError::new(&attempted, e))?;
-            Ok(DeadLetterPage { dead_letters: page.letters.iter().map(shown).collect(), next: page.next })
+            Ok(DeadLetterPage { dead_letters: page.letters.iter().map(shown).collect(), next: page.next, unreadable: page.unreadable })
         })
     }
 }
 
-/// As the API shows it: what is bytes stays in the form of the file.
+/// The API shows a letter in the form of its file.
 fn shown(letter: &dead_letter::DeadLetter) -> DeadLetter {
-    let mut row: serde_json::Map<_, _> = serde_json::from_slice(&letter.to_line()).expect("BUG: a dead letter is a JSON object");
-    for named in ["operator", "reason", "module", "digest", "source", "split", "record", "processing_time_ms", "job"] {
-        row.remove(named);
-    }
-    DeadLetter {
-        time_ms: letter.processing_time_ms,
-        node: letter.operator.clone(),
-        reason: letter.reason.clone(),
-        module: letter.module.clone(),
-        digest: letter.digest.clone(),
-        source: letter.source.clone(),
-        split: letter.split.clone(),
-        record: letter.record,
-        row,
-    }
+    serde_json::from_slice(&letter.to_line()).expect("BUG: the API and the files disagree about dead letters")
 }

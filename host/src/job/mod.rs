@@ -13,6 +13,7 @@
 
 pub mod archive;
 pub mod attempt;
+mod connected;
 pub mod dead_letters;
 pub mod drive;
 pub mod inspector;
@@ -22,6 +23,8 @@ pub mod runtime;
 pub mod splits;
 pub mod status;
 pub mod supervisor;
+
+pub use connected::Connected;
 
 use std::time::Instant;
 use tidegate_core::checkpoint::{ManifestPointer, StopMode};

@@ -136,7 +136,10 @@ impl JobManager {
             refuse_when_deleting(&stored)?;
             if job.active().is_some() {
                 let state = job.view(false).status.state;
-                if from == StartFrom::Latest && stored.desired == DesiredState::Running && state != JobState::Stopping {
+                if from == StartFrom::Latest
+                    && stored.desired == DesiredState::Running
+                    && !matches!(state, JobState::Stopping | JobState::Cancelling)
+                {
                     // It is what the caller wants it to be.
                     return Ok(job.view(true));
                 }
@@ -145,6 +148,11 @@ impl JobManager {
                     cause: format!("it is {state}"),
                     remedy: "stop it first and wait until it has stopped".into(),
                 });
+            }
+            if from == StartFrom::Latest && stored.desired == DesiredState::Running && job.slot().run.is_none() {
+                // A host before this one was asked to run it and did not come to its end: what it was asked for still holds.
+                this.run(&job);
+                return Ok(job.view(true));
             }
             if let StartFrom::Savepoint(wanted) = &from
                 && !wanted.contains('/')
@@ -224,10 +232,10 @@ impl JobManager {
                 stored.desired = DesiredState::Stopped;
                 stored.ended = Some(Ended { state: status.state, at_ms: now_ms(), error: status.error, savepoint: None });
             }
-            JobState::Stopped if stored.desired == DesiredState::Stopped && stored.ended.is_none() => {
+            JobState::Stopped | JobState::Cancelled if stored.desired == DesiredState::Stopped && stored.ended.is_none() => {
                 stored.ended = Some(Ended { state: status.state, at_ms: now_ms(), error: None, savepoint: None });
             }
-            // Stopped with the host: it comes back with the host.
+            // Cancelled with the host: it comes back with the host.
             _ => {}
         })
         .await;
@@ -276,8 +284,9 @@ impl JobManager {
         let Some(run) = run else { return Ok(()) };
         run.handle.cancel();
         self.wait_for_end(job, &run).await?;
+        let state = run.handle.status().state;
         self.update_run(job, &run, |stored| {
-            stored.ended.get_or_insert(Ended { state: JobState::Stopped, at_ms: now_ms(), error: None, savepoint: None });
+            stored.ended.get_or_insert(Ended { state, at_ms: now_ms(), error: None, savepoint: None });
         })
         .await;
         Ok(())
@@ -450,7 +459,7 @@ impl JobManager {
 
     /// For news of a run: nothing happens if another one has begun since. A failure is logged, not told: the run has ended or goes on
     /// all the same, and a host that comes up and finds the older file starts from the run's last checkpoint.
-    async fn update_run(&self, job: &Arc<Job>, run: &Run, change: impl FnOnce(&mut StoredJob)) {
+    pub(super) async fn update_run(&self, job: &Arc<Job>, run: &Run, change: impl FnOnce(&mut StoredJob)) {
         let change = |stored: &mut StoredJob| {
             if stored.start.id == run.start {
                 change(stored);

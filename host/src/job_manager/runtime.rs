@@ -60,7 +60,7 @@ pub trait JobArchive: Send + Sync + 'static {
     /// nothing to restore. Idempotent: it is called again after a crash.
     fn delete_job<'a>(&'a self, job: &'a StoredJob, savepoints: bool) -> BoxFuture<'a, Result<(), JobError>>;
 
-    /// Oldest first, within the query's limit.
+    /// Newest first, within the query's limit. A `before` that names nothing is an error.
     fn dead_letters<'a>(&'a self, job: &'a StoredJob, query: DeadLetterQuery) -> BoxFuture<'a, Result<DeadLetterPage, JobError>>;
 }
 
