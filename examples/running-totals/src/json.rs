@@ -2,8 +2,11 @@
 
 use tidegate_sdk::RecordError;
 
-/// The fields of an object as (name, raw value): a text without its quotes, everything else as written.
-pub fn fields(object: &[u8]) -> impl Iterator<Item = Result<(&[u8], &[u8]), RecordError>> {
+/// Name and raw value: a text without its quotes, everything else as written.
+type Field<'a> = (&'a [u8], &'a [u8]);
+
+/// The fields of an object.
+pub fn fields(object: &[u8]) -> impl Iterator<Item = Result<Field<'_>, RecordError>> {
     let mut walk = Walk { bytes: object, at: 0, first: true };
     std::iter::from_fn(move || walk.next_field().transpose())
 }
@@ -30,7 +33,7 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn next_field(&mut self) -> Result<Option<(&'a [u8], &'a [u8])>, RecordError> {
+    fn next_field(&mut self) -> Result<Option<Field<'a>>, RecordError> {
         self.blanks();
         if self.first {
             self.first = false;
@@ -57,7 +60,7 @@ impl<'a> Walk<'a> {
         Ok(Some((name, content)))
     }
 
-    fn end(&mut self) -> Result<Option<(&'a [u8], &'a [u8])>, RecordError> {
+    fn end(&mut self) -> Result<Option<Field<'a>>, RecordError> {
         self.at += 1;
         self.blanks();
         if self.at < self.bytes.len() {
@@ -140,5 +143,52 @@ impl<'a> Walk<'a> {
             }
         }
         if self.at == start { Err(self.wrong("a value")) } else { Ok(&self.bytes[start..self.at]) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(object: &str) -> Result<Vec<(String, String)>, RecordError> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        fields(object.as_bytes()).map(|field| field.map(|(name, content)| (text(name), text(content)))).collect()
+    }
+
+    #[test]
+    fn fields_come_in_order_and_nested_values_as_they_are() {
+        let fields = read(r#" { "a":1 , "b":"x\"y", "c":{"d":[1,"}"]},"e":null } "#).expect("an object");
+        let expected = [("a", "1"), ("b", r#"x\"y"#), ("c", r#"{"d":[1,"}"]}"#), ("e", "null")];
+        assert_eq!(fields, expected.map(|(name, content)| (name.to_owned(), content.to_owned())));
+        assert_eq!(read("{}"), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn what_is_no_object_is_an_error_and_ends() {
+        for bad in [
+            "",
+            "1",
+            "{",
+            "{\"a\"",
+            "{\"a\":",
+            "{\"a\":1",
+            "{\"a\":1]",
+            "{\"a\":\"x",
+            "{\"a\":1}x",
+            "{a:1}",
+            "{\"a\":[1",
+            "{\"a\":,}",
+            "{\"a\\",
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn whole_numbers_are_read_and_nothing_else() {
+        assert_eq!(number(b"18446744073709551615"), Ok(u64::MAX));
+        for bad in [&b""[..], b"-1", b"1.5", b"18446744073709551616", b"x"] {
+            assert!(number(bad).is_err());
+        }
     }
 }

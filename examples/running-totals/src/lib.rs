@@ -94,3 +94,43 @@ impl Operator for RunningTotals {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidegate_sdk::testing::OperatorTest;
+
+    fn binary(bidder: u64, price: u64) -> Vec<u8> {
+        let mut event: Vec<u8> = [6399, bidder, price, 1_700_000_000_000].iter().flat_map(|word| word.to_le_bytes()).collect();
+        event.extend(b"\x05Apple\x10a706dd2f4d197e6f");
+        event
+    }
+
+    fn total(bidder: u64, count: u64, sum: u64) -> Option<Vec<u8>> {
+        Some([bidder, count, sum].iter().flat_map(|word| word.to_le_bytes()).collect())
+    }
+
+    #[test]
+    fn every_bid_gives_the_totals_so_far() {
+        let mut t = OperatorTest::<RunningTotals>::new();
+        let (a, b, bad) = (7_u64.to_le_bytes(), 8_u64.to_le_bytes(), vec![0; 31]);
+        let events = [(a, binary(7, 100)), (b, binary(8, 1)), (a, bad), (a, binary(7, 23))];
+        let rows = events.each_ref().map(|(key, event)| Row { key, value: Some(event), ..Row::default() });
+        t.send_batch(&rows);
+        let totals: Vec<_> = t.outputs("main").iter().map(|row| row.value.clone()).collect();
+        assert_eq!(totals, [total(7, 1, 100), total(8, 1, 1), total(7, 2, 123)]);
+        assert_eq!(t.rejected()[0].reason, "an event has at least 32 bytes, this one has 31");
+        assert_eq!(t.value("totals", a), Some((2_u64, 123_u64)));
+    }
+
+    #[test]
+    fn json_events_give_the_same_totals() {
+        let mut t = OperatorTest::<RunningTotals>::new().option("format", "json").amnesia();
+        let event = r#"{"auction":6399,"bidder":767,"price":2273011,"channel":"Apple","dateTime":1700000000000,"extra":"a7"}"#;
+        t.send("767", event, 0);
+        t.send("767", r#"{"bidder":767}"#, 0);
+        t.send("767", event, 0);
+        assert_eq!(t.texts("main"), [r#"{"bidder":767,"count":1,"sum":2273011}"#, r#"{"bidder":767,"count":2,"sum":4546022}"#]);
+        assert_eq!(t.rejected()[0].reason, "bidder and price are needed");
+    }
+}

@@ -294,7 +294,5 @@ pub fn chains_for(operator: &OperatorManifest, groups: Range<u32>, key_groups: u
     chains.map(|(_, chain)| chain.as_slice()).collect()
 }
 
-
-
 #[cfg(test)]
 mod tests;

@@ -26,7 +26,9 @@ pub enum StoreError {
     Contended { attempted: &'static str, tries: usize },
     #[error("there is no savepoint {id}")]
     NoSavepoint { id: String },
-    #[error("savepoint {id} can't be used as a name: allowed are 1 to 64 letters, digits, '-', '_' and '.', not starting with '.'")]
+    #[error(
+        "savepoint {id} can't be used as a name: allowed are 1 to 64 letters, digits, '-', '_' and '.', not starting with '.'"
+    )]
     SavepointName { id: String },
 }
 

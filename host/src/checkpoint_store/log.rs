@@ -133,8 +133,7 @@ impl CheckpointStore {
 
     pub(super) async fn read_json<T: for<'a> Deserialize<'a>>(&self, path: &str) -> Result<T, StoreError> {
         let bytes = self.read(path).await?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| StoreError::Corrupt { path: path.to_owned(), why: error.to_string() })
+        serde_json::from_slice(&bytes).map_err(|error| StoreError::Corrupt { path: path.to_owned(), why: error.to_string() })
     }
 
     /// Numbers only order those who start the job; the fence is what counts.
@@ -227,9 +226,7 @@ impl DecisionLog {
                 self.entries.push((seq, entry));
                 Ok(())
             }
-            Created::Theirs(theirs) => {
-                Err(AppendError::Fenced { seq, incarnation: theirs.incarnation, uuid: theirs.uuid })
-            }
+            Created::Theirs(theirs) => Err(AppendError::Fenced { seq, incarnation: theirs.incarnation, uuid: theirs.uuid }),
             Created::Unknown(source) => Err(AppendError::Unknown { seq, tries: WRITE_TRIES, source }),
         }
     }

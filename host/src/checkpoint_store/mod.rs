@@ -112,14 +112,10 @@ impl CheckpointStore {
     /// Stores a manifest under a name of its own. It means nothing until a decision points to it.
     pub async fn put_manifest(&self, manifest: &Manifest) -> Result<ManifestPointer, StoreError> {
         let path = StorePath::Manifest { checkpoint: manifest.checkpoint, uuid: &unique_id() }.to_string();
-        self.put_manifest_at(path, manifest).await
-    }
-
-    async fn put_manifest_at(&self, path: String, manifest: &Manifest) -> Result<ManifestPointer, StoreError> {
         let bytes = serde_json::to_vec(manifest).expect("BUG: a manifest can be written as JSON");
-        let (crc32c, len) = (crc32c::crc32c(&bytes), bytes.len() as u64);
-        self.create(&path, bytes.into()).await?;
-        Ok(ManifestPointer { checkpoint: manifest.checkpoint, path, bytes: len, crc32c })
+        let pointer = pointer_to(manifest, path, &bytes);
+        self.create(&pointer.path, bytes.into()).await?;
+        Ok(pointer)
     }
 
     pub async fn read_manifest(&self, pointer: &ManifestPointer) -> Result<Manifest, StoreError> {
@@ -149,7 +145,8 @@ impl CheckpointStore {
             panic!("BUG: {path} was to be deleted, and belongs to a savepoint");
         }
         // Manifests go first: one without its segments must not be found.
-        let (manifests, segments): (Vec<_>, Vec<_>) = paths.iter().cloned().partition(|path| path.starts_with(StorePath::MANIFESTS));
+        let (manifests, segments): (Vec<_>, Vec<_>) =
+            paths.iter().cloned().partition(|path| path.starts_with(StorePath::MANIFESTS));
         self.delete_all(manifests).await?;
         if !segments.is_empty() {
             fault::point(Fault::ManifestsDeletedSegmentsNot);
@@ -178,8 +175,10 @@ impl CheckpointStore {
         futures::stream::iter(deletions).buffer_unordered(CONCURRENT_OBJECTS_MAX).try_collect().await
     }
 
+    /// Unescaped, so that what is listed is called as it was written. Names of jobs and operators are checked where they come in.
     fn location(&self, path: &str) -> Path {
-        Path::from(format!("jobs/{}/{path}", self.job))
+        let path = format!("jobs/{}/{path}", self.job);
+        Path::parse(&path).unwrap_or_else(|error| panic!("BUG: {path} can't be a path: {error}"))
     }
 
     /// Create if absent. An error says nothing about whether it is there now, but [`StoreError::Exists`] does.
@@ -228,6 +227,10 @@ impl CheckpointStore {
         paths.sort_unstable();
         Ok(paths)
     }
+}
+
+fn pointer_to(manifest: &Manifest, path: String, bytes: &[u8]) -> ManifestPointer {
+    ManifestPointer { checkpoint: manifest.checkpoint, path, bytes: bytes.len() as u64, crc32c: crc32c::crc32c(bytes) }
 }
 
 /// 128 bits as hex digits, different for every call of every process: they name, they keep no secret.

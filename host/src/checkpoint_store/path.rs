@@ -7,16 +7,37 @@ use tidegate_core::recovery::Seq;
 /// Numbers have leading zeros, so that people and stores list them in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StorePath<'a> {
-    Incarnation { number: u64 },
-    Decision { seq: Seq },
-    Manifest { checkpoint: CheckpointId, uuid: &'a str },
-    Segment { operator: &'a str, task_index: u32, checkpoint: CheckpointId, uuid: &'a str },
-    Savepoint { id: &'a str },
-    SavepointManifest { id: &'a str },
+    Incarnation {
+        number: u64,
+    },
+    Decision {
+        seq: Seq,
+    },
+    Manifest {
+        checkpoint: CheckpointId,
+        uuid: &'a str,
+    },
+    Segment {
+        operator: &'a str,
+        task_index: u32,
+        checkpoint: CheckpointId,
+        uuid: &'a str,
+    },
+    Savepoint {
+        id: &'a str,
+    },
+    SavepointManifest {
+        id: &'a str,
+    },
     /// Written last: the savepoint is whole.
-    SavepointPointer { id: &'a str },
+    SavepointPointer {
+        id: &'a str,
+    },
     /// `segment` as in `Segment`, without its folder.
-    SavepointSegment { id: &'a str, segment: &'a str },
+    SavepointSegment {
+        id: &'a str,
+        segment: &'a str,
+    },
 }
 
 impl StorePath<'_> {

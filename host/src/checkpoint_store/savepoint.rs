@@ -3,7 +3,7 @@
 //! Written in the order segments, manifest, pointer; deleted the other way round. So a savepoint that has its pointer is whole, and
 //! one that has not does not exist.
 
-use super::{CONCURRENT_OBJECTS_MAX, CheckpointStore, StoreError, StorePath};
+use super::{CONCURRENT_OBJECTS_MAX, CheckpointStore, StoreError, StorePath, pointer_to};
 use crate::fault::{self, Fault};
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStoreExt;
@@ -37,6 +37,15 @@ impl CheckpointStore {
             copies.insert(segment.path.clone(), copy.clone());
             segment.path = copy;
         }
+        // Before anything is copied into a folder that is not ours.
+        let path = StorePath::SavepointManifest { id }.to_string();
+        let bytes = serde_json::to_vec(&manifest).expect("BUG: a manifest can be written as JSON");
+        match self.read(&path).await {
+            Err(StoreError::Missing { .. }) => {}
+            Ok(existing) if existing == bytes => {}
+            Ok(_) => return Err(StoreError::Exists { path: StorePath::Savepoint { id }.to_string() }),
+            Err(error) => return Err(error),
+        }
         let copying = copies.into_iter().map(|(from, to)| async move {
             let copied = self.store.copy(&self.location(&from), &self.location(&to)).await;
             copied.map_err(|source| match source {
@@ -47,20 +56,12 @@ impl CheckpointStore {
         futures::stream::iter(copying).buffer_unordered(CONCURRENT_OBJECTS_MAX).try_collect::<()>().await?;
         fault::point(Fault::SavepointSegmentsWrittenManifestNot);
 
-        let path = StorePath::SavepointManifest { id }.to_string();
-        let pointer = match self.put_manifest_at(path.clone(), &manifest).await {
-            Err(StoreError::Exists { .. }) => {
-                // An earlier try got as far as this, or the name is taken.
-                let bytes = self.read(&path).await?;
-                let checkpoint = manifest.checkpoint;
-                let pointer = ManifestPointer { checkpoint, path, bytes: bytes.len() as u64, crc32c: crc32c::crc32c(&bytes) };
-                if self.read_manifest(&pointer).await? != manifest {
-                    return Err(StoreError::Exists { path: StorePath::Savepoint { id }.to_string() });
-                }
-                pointer
-            }
-            written => written?,
-        };
+        let pointer = pointer_to(&manifest, path, &bytes);
+        match self.create(&pointer.path, bytes.into()).await {
+            // An earlier try got as far as this.
+            Ok(()) | Err(StoreError::Exists { .. }) => {}
+            Err(error) => return Err(error),
+        }
         fault::point(Fault::SavepointManifestWrittenPointerNot);
 
         let bytes = serde_json::to_vec(&pointer).expect("BUG: a pointer can be written as JSON");
@@ -100,8 +101,7 @@ impl CheckpointStore {
         if paths.is_empty() {
             return Err(StoreError::NoSavepoint { id: id.to_owned() });
         }
-        let last = |path: &StorePath<'_>| path.to_string();
-        let head = [last(&StorePath::SavepointPointer { id }), last(&StorePath::SavepointManifest { id })];
+        let head = [StorePath::SavepointPointer { id }, StorePath::SavepointManifest { id }].map(|path| path.to_string());
         for path in &head {
             self.delete_all(vec![path.clone()]).await?;
         }

@@ -17,6 +17,7 @@ mod terminal;
 #[cfg(test)]
 mod tests;
 
+use crate::fault;
 use crate::server::Wiring;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use client::Client;
@@ -92,6 +93,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>, wiring: &dyn Wiring, mut t
 
 fn execute(cli: Cli, wiring: &dyn Wiring, terminal: &mut Terminal) -> Result<u8, CliError> {
     let client = || Client::new(&cli.global.server);
+    if matches!(cli.command, Command::Serve(_) | Command::Run(_)) {
+        fault::arm().map_err(|error| CliError::usage(error.to_string()))?;
+    }
     match cli.command {
         Command::Serve(args) => return serve::serve(args, wiring, terminal),
         Command::Run(args) => return run::run(args, wiring, terminal),

@@ -177,8 +177,8 @@ impl ConnectorContext {
     /// For a look at a connector's options before there is a job: nothing is opened with it.
     pub fn for_check(node: &str) -> Self {
         Self {
-            job: String::new(),
-            job_id: String::new(),
+            job: "check".to_owned(),
+            job_id: "check".to_owned(),
             node: node.to_owned(),
             delivery: Delivery::AtLeastOnce,
             base: std::path::PathBuf::new(),

@@ -11,6 +11,7 @@ use crate::task::snapshot::explain;
 use futures::future::BoxFuture;
 use std::path::Path;
 use tidegate_core::checkpoint::SAVEPOINTS;
+use tidegate_core::recovery::{self, Plan, Restore};
 
 pub fn savepoint_info(job: &str, folder: &Path, savepoint: &Savepoint) -> SavepointInfo {
     SavepointInfo {
@@ -54,10 +55,20 @@ impl JobArchive for SharedRuntime {
 
     fn delete_savepoint<'a>(&'a self, job: &'a StoredJob, id: &'a str) -> BoxFuture<'a, Result<bool, JobError>> {
         Box::pin(async move {
-            match self.store(&job.name)?.delete_savepoint(id).await {
+            let store = self.store(&job.name)?;
+            let attempted = format!("delete savepoint {id} of {}", job.name);
+            let log = store.read_log().await.map_err(failed(attempted.clone()))?;
+            let folder = format!("{SAVEPOINTS}{id}/");
+            if let Ok(Plan { restore: Restore::From(pointer), .. }) = recovery::plan(&log)
+                && pointer.path.starts_with(&folder)
+            {
+                let cause = "the job was started from it and has completed no checkpoint since";
+                return Err(JobError::new(attempted, cause).remedy("wait for the next checkpoint of the job"));
+            }
+            match store.delete_savepoint(id).await {
                 Ok(()) => Ok(true),
                 Err(StoreError::NoSavepoint { .. } | StoreError::SavepointName { .. }) => Ok(false),
-                Err(error) => Err(failed(format!("delete savepoint {id} of {}", job.name))(error)),
+                Err(error) => Err(failed(attempted)(error)),
             }
         })
     }

@@ -36,6 +36,12 @@ pub enum End {
     Failed { reason: String, fatal: bool },
 }
 
+/// What nothing needs any more.
+enum CleanUp {
+    Trim(CheckpointId),
+    Delete(Vec<String>),
+}
+
 /// What an asynchronous order came to.
 enum Done {
     Event(Event),
@@ -51,6 +57,8 @@ pub struct Drive<'a> {
     shared: &'a JobShared,
     commands: &'a mut mpsc::UnboundedReceiver<Command>,
     io: JoinSet<Done>,
+    /// Goes on in the order of the orders: what is deleted must have gone from the log before.
+    clean_ups: mpsc::UnboundedSender<CleanUp>,
     clock: Clock,
     running: BTreeSet<TaskId>,
     sources_ended: BTreeSet<TaskId>,
@@ -68,13 +76,18 @@ impl<'a> Drive<'a> {
         commands: &'a mut mpsc::UnboundedReceiver<Command>,
         clock: Clock,
     ) -> Self {
+        let log = Arc::new(Mutex::new(log));
+        let (clean_ups, orders) = mpsc::unbounded_channel();
+        let mut io = JoinSet::new();
+        io.spawn(clean_up(attempt.store.clone(), Arc::clone(&log), orders));
         Self {
             attempt,
-            log: Arc::new(Mutex::new(log)),
+            log,
             coordinator,
             shared,
             commands,
-            io: JoinSet::new(),
+            io,
+            clean_ups,
             clock,
             running: BTreeSet::new(),
             sources_ended: BTreeSet::new(),
@@ -121,6 +134,8 @@ impl<'a> Drive<'a> {
 
     async fn tear_down(&mut self) {
         self.attempt.close();
+        // The clean-up ends when it has done what was ordered.
+        let _ = std::mem::replace(&mut self.clean_ups, mpsc::unbounded_channel().0);
         // What is being written is waited for: the next attempt must not meet it half way. A hanging disk holds us no longer than this.
         let io = &mut self.io;
         let drained = tokio::time::timeout(Duration::from_secs(30), async { while io.join_next().await.is_some() {} }).await;
@@ -205,6 +220,10 @@ impl<'a> Drive<'a> {
         }
     }
 
+    fn clean_up(&self, order: CleanUp) {
+        self.clean_ups.send(order).expect("BUG: the clean-up ended before the attempt");
+    }
+
     fn tell_sources(&self, control: Control) {
         for task in &self.attempt.sources {
             self.attempt.gates[task].control(control);
@@ -261,25 +280,8 @@ impl<'a> Drive<'a> {
             Action::Merge { operator, task_index, segments, to_full } => {
                 self.io.spawn(async move { Done::Event(merge(store, operator, task_index, segments, to_full).await) });
             }
-            Action::Delete { paths } => {
-                let job = self.attempt.job.clone();
-                self.io.spawn(async move {
-                    if let Err(error) = store.delete(&paths).await {
-                        // Left behind, named by nothing: it costs room and is found by the next start.
-                        tracing::warn!(%job, %error, "could not delete what retention gave up");
-                    }
-                    Done::Nothing
-                });
-            }
-            Action::TrimLog { oldest } => {
-                let (job, log) = (self.attempt.job.clone(), Arc::clone(&self.log));
-                self.io.spawn(async move {
-                    if let Err(error) = log.lock().await.trim(oldest).await {
-                        tracing::warn!(%job, %error, "old decisions could not be removed; the next checkpoint tries again");
-                    }
-                    Done::Nothing
-                });
-            }
+            Action::TrimLog { oldest } => self.clean_up(CleanUp::Trim(oldest)),
+            Action::Delete { paths } => self.clean_up(CleanUp::Delete(paths)),
             Action::Report(report) => self.shared.checkpoint(report),
             Action::StopJob { .. } => {
                 fault::point(Fault::SavepointWrittenStopNot);
@@ -303,6 +305,25 @@ fn broadcast(gates: &BTreeMap<TaskId, Arc<Gate>>, control: Control) {
     for gate in gates.values() {
         gate.control(control);
     }
+}
+
+async fn clean_up(store: CheckpointStore, log: Arc<Mutex<DecisionLog>>, mut orders: mpsc::UnboundedReceiver<CleanUp>) -> Done {
+    let job = store.job().to_owned();
+    while let Some(order) = orders.recv().await {
+        let done = match order {
+            CleanUp::Trim(oldest) => {
+                let trimmed = log.lock().await.trim(oldest).await;
+                fault::point(Fault::LogTrimmedManifestsNot);
+                trimmed
+            }
+            CleanUp::Delete(paths) => store.delete(&paths).await,
+        };
+        if let Err(error) = done {
+            // Left behind: it costs room, and the next start sweeps it.
+            tracing::warn!(%job, error = explain(&error), "could not remove what retention gave up");
+        }
+    }
+    Done::Nothing
 }
 
 async fn decide(log: &Mutex<DecisionLog>, checkpoint: CheckpointId, pointer: ManifestPointer, now_ms: u64) -> Event {

@@ -143,7 +143,10 @@ pub async fn restore(plan: &Arc<JobPlan>, folder: &Path, store: &CheckpointStore
         Some(manifest) => read_segments(store, manifest).await?,
         None => BTreeMap::new(),
     };
-    let retained = retained(store, &log).await;
+    let (retained, all_known) = retained(store, &log).await;
+    if all_known {
+        sweep(store, &log, &retained).await;
+    }
     Ok(Restored { log, manifest, sinks, segments, next_checkpoint, retained, inherit_chains })
 }
 
@@ -209,14 +212,34 @@ async fn read_segments(store: &CheckpointStore, manifest: &Manifest) -> Result<B
     Ok(all)
 }
 
-/// Completed checkpoints that are still in the store. One that can't be read is left out: it is no use to anyone.
-async fn retained(store: &CheckpointStore, log: &DecisionLog) -> Vec<CompletedCheckpoint> {
-    let mut retained = Vec::new();
+/// Completed checkpoints that are still in the store, and whether these are all there can be: while one is there and can't be read,
+/// nobody knows what it needs, and nothing may be swept away.
+async fn retained(store: &CheckpointStore, log: &DecisionLog) -> (Vec<CompletedCheckpoint>, bool) {
+    let (mut retained, mut all_known) = (Vec::new(), true);
     for pointer in recovery::completed(log.entries()) {
         match store.read_manifest(pointer).await {
             Ok(manifest) => retained.push(CompletedCheckpoint::from_log(pointer.clone(), &manifest)),
-            Err(error) => tracing::debug!(checkpoint = pointer.checkpoint, %error, "an old checkpoint is gone"),
+            // Given up by retention, and its decision was not trimmed in time.
+            Err(StoreError::Missing { .. }) => {}
+            Err(error) => {
+                tracing::warn!(job = store.job(), checkpoint = pointer.checkpoint, error = explain(&error), "an older checkpoint can't be read");
+                all_known = false;
+            }
         }
     }
-    retained
+    (retained, all_known)
+}
+
+/// Removes what predecessors wrote and nobody decided, or gave up and did not come to delete. No task runs yet that could write more.
+async fn sweep(store: &CheckpointStore, log: &DecisionLog, retained: &[CompletedCheckpoint]) {
+    let mut keep = BTreeSet::new();
+    for checkpoint in retained {
+        keep.insert(checkpoint.pointer().path.clone());
+        keep.extend(checkpoint.segments().map(str::to_owned));
+    }
+    match store.sweep(log, &keep).await {
+        Ok(orphans) if !orphans.is_empty() => tracing::info!(job = store.job(), objects = orphans.len(), "removed what no checkpoint names"),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(job = store.job(), error = explain(&error), "could not remove what no checkpoint names"),
+    }
 }

@@ -37,6 +37,7 @@ impl Supervisor {
         let clock = Clock::start();
         let mut strategy = RestartStrategy::new(self.plan.spec.restart);
         self.shared.event(JobEvent::StartRequested);
+        fault::point(Fault::JobStoredTasksNot);
         loop {
             self.shared.attempt_begins();
             let end = match self.attempt(clock, &mut strategy).await {

@@ -296,7 +296,7 @@ impl KeyedState {
         self.stores.iter().map(|store| store.cells.counts().live).sum::<u64>() + timers as u64
     }
 
-    /// What keys and values take, without the slack of the tables they lie in.
+    /// What values, map keys and elements take, and the table of the keys.
     pub fn bytes(&self) -> u64 {
         self.stores.iter().map(|store| store.cells.counts().bytes).sum::<u64>() + self.keys.bytes() as u64
     }

@@ -10,6 +10,7 @@ const VECTOR_MAX: usize = 16;
 
 pub(super) enum OrderedMap<V> {
     Vector(Vec<(SmallBytes, V)>),
+    #[expect(clippy::box_collection, reason = "there is a cell for each key, and a tree in place makes it a third larger")]
     Tree(Box<BTreeMap<SmallBytes, V>>),
 }
 

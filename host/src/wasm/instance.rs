@@ -352,7 +352,8 @@ impl WasmOperator {
         });
         rows.bytes = batch.rows;
         self.slots = batch.slots;
-        let rejected = answer.and_then(|rejected| check_rejected(rejected, count, "batch")).inspect_err(|_| self.env().rollback())?;
+        // A call that failed is rolled back already.
+        let rejected = check_rejected(answer?, count, "batch").inspect_err(|_| self.env().rollback())?;
         self.env().commit();
         Ok(rejected)
     }
@@ -392,8 +393,8 @@ impl WasmOperator {
         let answer = self.call(now.processing_time, |guest, store| match guest {
             Guest::Batch(guest) => guest.call_on_timers(store, due),
             Guest::Record(_) => unreachable!("BUG: the guest changed its world"),
-        });
-        let rejected = answer.and_then(|rejected| check_rejected(rejected, count, "timers")).inspect_err(|_| self.env().rollback())?;
+        })?;
+        let rejected = check_rejected(answer, count, "timers").inspect_err(|_| self.env().rollback())?;
         self.env().commit();
         Ok(rejected)
     }

@@ -24,6 +24,10 @@ fn log(decisions: impl IntoIterator<Item = Decision>) -> Vec<(Seq, LogEntry)> {
     log_at((1..).zip(decisions))
 }
 
+fn restore(pointer: Option<ManifestPointer>) -> Decision {
+    Decision::Restore { pointer, start: "request".into() }
+}
+
 fn restored(decisions: impl IntoIterator<Item = Decision>) -> Restore {
     plan(&log(decisions)).unwrap().restore
 }
@@ -37,10 +41,10 @@ fn an_empty_log_is_a_fresh_start() {
 fn the_last_decision_is_restored() {
     assert_eq!(restored([fence(1)]), Restore::Fresh);
     assert_eq!(restored([fence(1), commit(1), commit(2), fence(102)]), Restore::From(pointer(2)));
-    let from_savepoint = Decision::Restore { pointer: Some(pointer(1)) };
+    let from_savepoint = restore(Some(pointer(1)));
     assert_eq!(restored([fence(1), commit(1), commit(2), fence(102), from_savepoint.clone()]), Restore::From(pointer(1)));
     assert_eq!(restored([fence(1), from_savepoint, commit(2)]), Restore::From(pointer(2)));
-    assert_eq!(restored([fence(1), commit(1), Decision::Restore { pointer: None }]), Restore::Fresh);
+    assert_eq!(restored([fence(1), commit(1), restore(None)]), Restore::Fresh);
 }
 
 #[test]
@@ -49,7 +53,7 @@ fn ids_start_above_everything_a_predecessor_may_have_triggered() {
     assert_eq!(next(vec![fence(1)]), 101, "it may have triggered 1 to 100 and decided none");
     assert_eq!(next(vec![fence(1), commit(7)]), 108);
     assert_eq!(next(vec![fence(1), commit(7), fence(108)]), 208);
-    assert_eq!(next(vec![fence(1), Decision::Restore { pointer: Some(pointer(5000)) }]), 5101);
+    assert_eq!(next(vec![fence(1), restore(Some(pointer(5000)))]), 5101);
 }
 
 #[test]
@@ -77,7 +81,7 @@ fn trimming_spares_fences_and_what_can_be_restored() {
     assert_eq!(removable(&entries, 103), [2, 3]);
     assert_eq!(removable(&entries, 1), [0; 0]);
     assert_eq!(removable(&entries, 77), [0; 0], "not a checkpoint of this log: nothing is deleted on a guess");
-    let from_savepoint = Decision::Restore { pointer: Some(pointer(1)) };
+    let from_savepoint = restore(Some(pointer(1)));
     let entries = log([fence(1), commit(1), commit(2), from_savepoint, commit(103)]);
     assert_eq!(removable(&entries, 1), [2, 3], "the savepoint is what is kept, not the checkpoint of its number");
 }
@@ -88,16 +92,16 @@ fn stepping_back_stays_within_the_history_since_the_last_start() {
     assert_eq!(step_back(&entries, &pointer(103)), Some(&pointer(2)));
     assert_eq!(step_back(&entries, &pointer(2)), Some(&pointer(1)));
     assert_eq!(step_back(&entries, &pointer(1)), None);
-    let entries = log([commit(1), Decision::Restore { pointer: None }, commit(2)]);
+    let entries = log([commit(1), restore(None), commit(2)]);
     assert_eq!(step_back(&entries, &pointer(2)), None, "before it the job was another");
-    let entries = log([commit(1), commit(4), Decision::Restore { pointer: Some(pointer(1)) }, commit(5)]);
+    let entries = log([commit(1), commit(4), restore(Some(pointer(1))), commit(5)]);
     assert_eq!(step_back(&entries, &pointer(5)), Some(&pointer(1)));
     assert_eq!(step_back(&entries, &pointer(1)), None);
 }
 
 #[test]
 fn completed_checkpoints_come_in_the_order_of_their_decisions() {
-    let entries = log([fence(1), commit(1), commit(2), Decision::Restore { pointer: Some(pointer(1)) }, commit(103)]);
+    let entries = log([fence(1), commit(1), commit(2), restore(Some(pointer(1))), commit(103)]);
     assert_eq!(completed(&entries), [&pointer(2), &pointer(1), &pointer(103)]);
 }
 
@@ -110,7 +114,7 @@ fn the_form_of_an_entry_is_pinned() {
     });
     assert_eq!(serde_json::to_value(&entry).unwrap(), expected);
     assert_eq!(serde_json::from_value::<LogEntry>(expected).unwrap(), entry);
-    for decision in [fence(4), Decision::Restore { pointer: None }] {
+    for decision in [fence(4), restore(None)] {
         let entry = LogEntry { decision, ..entry.clone() };
         assert_eq!(serde_json::from_str::<LogEntry>(&serde_json::to_string(&entry).unwrap()).unwrap(), entry);
     }
@@ -412,4 +416,11 @@ mod explorer {
             }
         }
     }
+}
+
+#[test]
+fn a_request_that_the_log_knows_is_not_carried_out_again() {
+    let entries = log([fence(1), restore(None), commit(1)]);
+    assert!(has_started(&entries, "request"));
+    assert!(!has_started(&entries, "another"));
 }

@@ -6,6 +6,7 @@
 //! * what can't be explained (both names missing, a visible file that is another) is an error that says what to do, because the
 //!   alternative is lost or doubled output.
 
+use crate::fault::{self, Fault};
 use super::super::options::OptionReader;
 use super::super::row_text::{FORMATS, RowText};
 use super::super::{ConnectorContext, ConnectorError, Sink, SinkWriter};
@@ -214,7 +215,10 @@ impl Sink for FileSink {
             return Ok(());
         }
         let files: Vec<Staged> = committables.iter().map(|committable| self.parse(committable)).collect::<Result<_, _>>()?;
-        for file in &files {
+        for (number, file) in files.iter().enumerate() {
+            if number > 0 {
+                fault::point(Fault::OneFileCommittedRestNot);
+            }
             self.settle(file)?;
         }
         // Should the old name come back after a power cut, it is found beside the new one and removed: one fsync is enough.

@@ -27,7 +27,6 @@ pub struct SegmentReader<'a> {
     bytes: &'a [u8],
     pub header: SegmentHeader,
     blocks: Vec<Block>,
-    entries: u64,
 }
 
 fn corrupt(at: usize, what: &'static str) -> SegmentError {
@@ -73,11 +72,15 @@ impl<'a> SegmentReader<'a> {
         let header: SegmentHeader = serde_json::from_slice(&bytes[HEAD_BYTES..header_end]).map_err(SegmentError::Header)?;
         check_header(&header)?;
         let blocks = read_index(index, header_end, index_at, &header)?;
-        let entries = u64_at(footer, 20);
-        if blocks.iter().map(|block| u64::from(block.records)).sum::<u64>() != entries {
+        if blocks.iter().map(|block| u64::from(block.records)).sum::<u64>() != u64_at(footer, 20) {
             return Err(corrupt(footer_at, "the number of records is not that of the blocks"));
         }
-        Ok(Self { bytes, header, blocks, entries })
+        Ok(Self { bytes, header, blocks })
+    }
+
+    #[cfg(test)]
+    pub fn block_count(&self) -> usize {
+        self.blocks.len()
     }
 
     fn read_block(&self, block: &Block, out: &mut Vec<u8>) -> Result<(), SegmentError> {
