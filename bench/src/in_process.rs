@@ -7,7 +7,7 @@ use crate::engine::{Engine, EngineError, Measured};
 use crate::job::{self, Sink};
 use crate::measure::{Progress, Stopwatch, Usage};
 use crate::native;
-use crate::plan::{Bound, EngineName, RunPlan};
+use crate::plan::{Bound, EngineName, Format, RunPlan};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -43,6 +43,9 @@ fn failed(attempted: &str) -> impl Fn(String) -> EngineError + '_ {
 
 impl Engine for InProcess {
     fn run(&self, plan: &RunPlan, progress: &mut Progress) -> Result<Measured, EngineError> {
+        if self.engine == EngineName::Native && plan.format == Format::Json {
+            return Err(EngineError::new("running native on json", "its operators read the binary form: use --format rows"));
+        }
         let folder = tempfile::tempdir().map_err(|e| EngineError::new("making a folder", e))?;
         let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let tokio = tokio.map_err(|e| EngineError::new("starting tokio", e))?;
