@@ -163,7 +163,9 @@ impl Task {
                 part.sources.push(positions);
                 self.hand_over(part)
             }
-            (Control::Trigger(barrier), Head::Channels(_)) => unreachable!("BUG: checkpoint {} triggered at a task without a source", barrier.checkpoint),
+            (Control::Trigger(barrier), Head::Channels(_)) => {
+                unreachable!("BUG: checkpoint {} triggered at a task without a source", barrier.checkpoint)
+            }
             (Control::AbortCheckpoint(checkpoint), Head::Channels(head)) => {
                 self.gate.unblock(&head.aligner.aborted(checkpoint));
                 Ok(())
