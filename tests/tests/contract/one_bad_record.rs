@@ -49,7 +49,7 @@ const CASES: [(&str, CulpritKind, &str); 8] = [
     ("trap", CulpritKind::Trap, "unreachable"),
     ("unreachable", CulpritKind::Trap, "unreachable"),
     ("spin", CulpritKind::Deadline, "limits.deadline"),
-    ("recurse", CulpritKind::Trap, "stack"),
+    ("recurse", CulpritKind::Trap, "wasm trap"),
     ("allocate", CulpritKind::Violation, "limits.memory"),
     ("exit", CulpritKind::Violation, "ended itself"),
 ];
