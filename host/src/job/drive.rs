@@ -34,7 +34,10 @@ pub enum End {
     /// By a stop with a savepoint.
     Stopped,
     Cancelled,
-    Failed { reason: String, fatal: bool },
+    Failed {
+        reason: String,
+        fatal: bool,
+    },
 }
 
 /// What nothing needs any more.
@@ -158,7 +161,8 @@ impl<'a> Drive<'a> {
 
     fn tick_at(&self) -> tokio::time::Instant {
         let far = Duration::from_secs(3600);
-        let wait = self.coordinator.next_deadline().map_or(far, |at| Duration::from_millis(at.saturating_sub(self.now_ms())).min(far));
+        let wait =
+            self.coordinator.next_deadline().map_or(far, |at| Duration::from_millis(at.saturating_sub(self.now_ms())).min(far));
         tokio::time::Instant::now() + wait
     }
 
@@ -187,7 +191,9 @@ impl<'a> Drive<'a> {
                 self.event(Event::TaskAcknowledged { checkpoint, task, snapshot });
             }
             Report::Declined { checkpoint, task, reason } => self.event(Event::TaskDeclined { checkpoint, task, reason }),
-            Report::PreCommitFailed { checkpoint, task, reason } => self.event(Event::PreCommitFailed { checkpoint, task, reason }),
+            Report::PreCommitFailed { checkpoint, task, reason } => {
+                self.event(Event::PreCommitFailed { checkpoint, task, reason })
+            }
             Report::Failed { task: _, error: TaskError::Closed } => {}
             Report::Failed { task, error } => {
                 let fatal = matches!(error, TaskError::Fatal(_));
@@ -367,12 +373,20 @@ async fn commit(sinks: Arc<Sinks>, permit: CommitPermit) -> Event {
 
 async fn merge(store: CheckpointStore, operator: String, task_index: u32, segments: Vec<SegmentRef>, to_full: bool) -> Event {
     match try_merge(&store, &operator, task_index, &segments, to_full).await {
-        Ok(by) => Event::Merged { operator, task_index, replaced: segments.into_iter().map(|segment| segment.path).collect(), by },
+        Ok(by) => {
+            Event::Merged { operator, task_index, replaced: segments.into_iter().map(|segment| segment.path).collect(), by }
+        }
         Err(reason) => Event::MergeFailed { operator, task_index, reason },
     }
 }
 
-async fn try_merge(store: &CheckpointStore, operator: &str, task_index: u32, segments: &[SegmentRef], to_full: bool) -> Result<SegmentRef, String> {
+async fn try_merge(
+    store: &CheckpointStore,
+    operator: &str,
+    task_index: u32,
+    segments: &[SegmentRef],
+    to_full: bool,
+) -> Result<SegmentRef, String> {
     let mut pieces = Vec::with_capacity(segments.len());
     for segment in segments {
         pieces.push(store.read_segment(segment).await.map_err(|e| explain(&e))?);

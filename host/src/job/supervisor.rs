@@ -4,12 +4,12 @@
 //! * one attempt at a time, and each takes the job over anew: what the last one left half done is finished or discarded first;
 //! * the restart strategy alone says whether and when there is another one; a failure that would only repeat itself ends the job.
 
-use super::{Clock, Command, dead_letters};
 use super::attempt::Builder;
 use super::drive::{Drive, End};
 use super::plan::JobPlan;
 use super::restore::{self, Start};
 use super::status::JobShared;
+use super::{Clock, Command, dead_letters};
 use crate::checkpoint_store::CheckpointStore;
 use crate::fault::{self, Fault};
 use crate::metrics::Metrics;
