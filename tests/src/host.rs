@@ -63,7 +63,7 @@ fn build() -> PathBuf {
     assert!(output.status.success(), "the host does not build");
     let messages = String::from_utf8_lossy(&output.stdout);
     let artifacts = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let executable = artifacts.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).last();
+    let executable = artifacts.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).next_back();
     executable.expect("cargo names the executable")
 }
 
