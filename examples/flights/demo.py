@@ -257,6 +257,10 @@ def milliseconds(text):
     return int(moment.timestamp() * 1000)
 
 
+def count(number, what):
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def date(ms, form="%Y-%m-%d"):
     return datetime.datetime.fromtimestamp(ms / 1000, datetime.timezone.utc).strftime(form)
 
@@ -300,13 +304,15 @@ class Watch:
         self.checkpoints = int(self.host.counter("tidegate_checkpoints_completed_total"))
         watermark = status.get("watermark")
         # The end of time means that all input is read.
-        if watermark is not None:
+        if status["state"] == "finished":
+            self.watermark = self.span.last
+        elif watermark is not None:
             self.watermark = min(watermark, self.span.last)
         (since, before), (now, records) = self.seen[0], self.seen[-1]
         rate = (records - before) / (now - since) if now > since else 0
         at = date(self.watermark) if self.watermark is not None else self.dash()
         checkpoints = self.checkpoints_before + self.checkpoints
-        texts = [at, f"{rate:7,.0f} records/s", f"{checkpoints} checkpoints", f"{len(self.files())} files"]
+        texts = [at, f"{rate:7,.0f} records/s", count(checkpoints, "checkpoint"), count(len(self.files()), "file")]
         screen.bar(self.share(), f" {screen.dot} ".join(texts))
         return status
 
@@ -431,9 +437,11 @@ def show_letter(letters):
         return
     letter = next((letter for letter in letters if letter.get("digest")), letters[0])
     screen.say()
-    screen.step("for one", "of the dead letters, as GET /v1/jobs/flights/dead-letters tells it:")
+    screen.step("a letter", f"one of the dead letters, as GET /v1/jobs/{JOB}/dead-letters tells it:")
     for key, value in letter.items():
-        screen.more(f"{key:<10}{value if isinstance(value, str) else json.dumps(value)}"[:200])
+        text = value if isinstance(value, str) else json.dumps(value)
+        for start in range(0, len(text), 88):
+            screen.more(f"{key if start == 0 else '':<20}{text[start:start + 88]}")
 
 
 def show_worst(oracle, out):
@@ -458,7 +466,7 @@ def show_worst(oracle, out):
 def demo(arguments):
     begun = time.monotonic()
     work = TARGET / "demo"
-    run = work / "run"
+    run = work / ("quick" if arguments.quick else "year")
     shutil.rmtree(run, ignore_errors=True)
     run.mkdir(parents=True)
     sys.path.insert(0, str(HERE))
@@ -494,7 +502,7 @@ def demo(arguments):
         raise DemoError(f"process {victim} should be dead of signal 9 (it ended with {killed})")
     decided, files = last_decided(decisions(host.folder)), len(watch.files())
     screen.step("kill -9", f"process {victim} ended by signal {killed}; nobody answers at {host.base}")
-    screen.more(f"on the disk: checkpoint {decided} is the last one decided, {files} files are visible")
+    screen.more(f"on the disk: checkpoint {decided} is the last one decided, {count(files, 'file')} visible")
 
     watch.next_host()
     seconds = host.start()

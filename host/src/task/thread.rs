@@ -103,13 +103,15 @@ impl Task {
                 Received::Element(channel, element) => self.element(channel, element)?,
                 Received::Nothing => {}
             }
-            if let Head::Source(source) = &mut self.head {
-                if !source.stopped && !source.driver.has_ended() && next_poll.is_none_or(|at| at <= begun) {
-                    let wait = source.driver.advance(&mut self.chain)?;
-                    next_poll = begun.checked_add(wait);
-                    if source.driver.has_ended() {
-                        self.report(Report::SourceEnded { task: self.id })?;
-                    }
+            if let Head::Source(source) = &mut self.head
+                && !source.stopped
+                && !source.driver.has_ended()
+                && next_poll.is_none_or(|at| at <= begun)
+            {
+                let wait = source.driver.advance(&mut self.chain)?;
+                next_poll = begun.checked_add(wait);
+                if source.driver.has_ended() {
+                    self.report(Report::SourceEnded { task: self.id })?;
                 }
             }
             batches += 1;
