@@ -15,6 +15,7 @@ import argparse
 import collections
 import csv
 import datetime
+import functools
 import itertools
 import json
 import pathlib
@@ -25,6 +26,7 @@ SHOWN = 5
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 
 
+@functools.lru_cache(maxsize=None)
 def hour_of(text):
     """Milliseconds of a full hour in UTC, or None."""
     if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:00:00Z", text or "", re.ASCII):

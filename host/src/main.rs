@@ -9,5 +9,10 @@ use tidegate::job::Connected;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // A test that asks for a crash at a point that is not there must not pass.
+    if let Err(error) = tidegate::fault::arm() {
+        eprintln!("error: {error}");
+        return ExitCode::from(2);
+    }
     cli::main(std::env::args_os(), &Connected::default(), Terminal::of_the_process())
 }

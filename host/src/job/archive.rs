@@ -11,6 +11,7 @@ use crate::task::snapshot::explain;
 use futures::future::BoxFuture;
 use std::path::Path;
 use tidegate_core::checkpoint::SAVEPOINTS;
+use tidegate_core::recovery::{self, Plan, Restore};
 
 pub fn savepoint_info(job: &str, folder: &Path, savepoint: &Savepoint) -> SavepointInfo {
     SavepointInfo {
@@ -44,7 +45,9 @@ impl JobArchive for SharedRuntime {
                 match store.read_savepoint(&id).await {
                     Ok(savepoint) => savepoints.push(savepoint_info(&job.name, &folder, &savepoint)),
                     // One that is damaged hides no other.
-                    Err(error) => tracing::error!(job = %job.name, savepoint = %id, error = explain(&error), "savepoint can't be read"),
+                    Err(error) => {
+                        tracing::error!(job = %job.name, savepoint = %id, error = explain(&error), "savepoint can't be read")
+                    }
                 }
             }
             savepoints.sort_by_key(|savepoint| (savepoint.created_ms, savepoint.checkpoint));
@@ -54,10 +57,20 @@ impl JobArchive for SharedRuntime {
 
     fn delete_savepoint<'a>(&'a self, job: &'a StoredJob, id: &'a str) -> BoxFuture<'a, Result<bool, JobError>> {
         Box::pin(async move {
-            match self.store(&job.name)?.delete_savepoint(id).await {
+            let store = self.store(&job.name)?;
+            let attempted = format!("delete savepoint {id} of {}", job.name);
+            let log = store.read_log().await.map_err(failed(attempted.clone()))?;
+            let folder = format!("{SAVEPOINTS}{id}/");
+            if let Ok(Plan { restore: Restore::From(pointer), .. }) = recovery::plan(&log)
+                && pointer.path.starts_with(&folder)
+            {
+                let cause = "the job was started from it and has completed no checkpoint since";
+                return Err(JobError::new(attempted, cause).remedy("wait for the next checkpoint of the job"));
+            }
+            match store.delete_savepoint(id).await {
                 Ok(()) => Ok(true),
                 Err(StoreError::NoSavepoint { .. } | StoreError::SavepointName { .. }) => Ok(false),
-                Err(error) => Err(failed(format!("delete savepoint {id} of {}", job.name))(error)),
+                Err(error) => Err(failed(attempted)(error)),
             }
         })
     }
@@ -91,12 +104,19 @@ impl JobArchive for SharedRuntime {
         Box::pin(async move {
             let attempted = format!("read the dead letters of {}", job.name);
             let read = tokio::task::spawn_blocking(move || {
-                let asked =
-                    dead_letter::DeadLetterQuery { operator: query.operator.as_deref(), before: query.before.as_deref(), limit: query.limit };
+                let asked = dead_letter::DeadLetterQuery {
+                    operator: query.operator.as_deref(),
+                    before: query.before.as_deref(),
+                    limit: query.limit,
+                };
                 dead_letter::list(&folder, &asked)
             });
             let page = read.await.map_err(|e| JobError::new(&attempted, e))?.map_err(|e| JobError::new(&attempted, e))?;
-            Ok(DeadLetterPage { dead_letters: page.letters.iter().map(shown).collect(), next: page.next, unreadable: page.unreadable })
+            Ok(DeadLetterPage {
+                dead_letters: page.letters.iter().map(shown).collect(),
+                next: page.next,
+                unreadable: page.unreadable,
+            })
         })
     }
 }

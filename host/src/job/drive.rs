@@ -23,6 +23,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_core::checkpoint::{Action, CheckpointId, CommitPermit, Coordinator, Event, ManifestPointer, SegmentRef, TaskId};
+use tidegate_core::job_state::JobEvent;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
@@ -33,7 +34,16 @@ pub enum End {
     /// By a stop with a savepoint.
     Stopped,
     Cancelled,
-    Failed { reason: String, fatal: bool },
+    Failed {
+        reason: String,
+        fatal: bool,
+    },
+}
+
+/// What nothing needs any more.
+enum CleanUp {
+    Trim(CheckpointId),
+    Delete(Vec<String>),
 }
 
 /// What an asynchronous order came to.
@@ -51,6 +61,8 @@ pub struct Drive<'a> {
     shared: &'a JobShared,
     commands: &'a mut mpsc::UnboundedReceiver<Command>,
     io: JoinSet<Done>,
+    /// Goes on in the order of the orders: what is deleted must have gone from the log before.
+    clean_ups: mpsc::UnboundedSender<CleanUp>,
     clock: Clock,
     running: BTreeSet<TaskId>,
     sources_ended: BTreeSet<TaskId>,
@@ -68,13 +80,18 @@ impl<'a> Drive<'a> {
         commands: &'a mut mpsc::UnboundedReceiver<Command>,
         clock: Clock,
     ) -> Self {
+        let log = Arc::new(Mutex::new(log));
+        let (clean_ups, orders) = mpsc::unbounded_channel();
+        let mut io = JoinSet::new();
+        io.spawn(clean_up(attempt.store.clone(), Arc::clone(&log), orders));
         Self {
             attempt,
-            log: Arc::new(Mutex::new(log)),
+            log,
             coordinator,
             shared,
             commands,
-            io: JoinSet::new(),
+            io,
+            clean_ups,
             clock,
             running: BTreeSet::new(),
             sources_ended: BTreeSet::new(),
@@ -111,8 +128,14 @@ impl<'a> Drive<'a> {
                 () = tokio::time::sleep_until(tick) => self.event(Event::Tick),
             }
         }
-        self.tear_down().await;
         let end = self.end.take().expect("BUG: the loop ended without a reason");
+        // Told before the tasks are taken down, which may last as long as a guest's deadline.
+        match &end {
+            End::Finished | End::Stopped => {}
+            End::Cancelled => self.shared.event(JobEvent::CancelRequested),
+            End::Failed { reason, .. } => self.shared.failed(reason),
+        }
+        self.tear_down().await;
         for (_, reply) in self.savepoints.drain() {
             let _ = reply.send(Err(format!("the job ended before the savepoint was complete: {end:?}")));
         }
@@ -121,6 +144,8 @@ impl<'a> Drive<'a> {
 
     async fn tear_down(&mut self) {
         self.attempt.close();
+        // The clean-up ends when it has done what was ordered.
+        let _ = std::mem::replace(&mut self.clean_ups, mpsc::unbounded_channel().0);
         // What is being written is waited for: the next attempt must not meet it half way. A hanging disk holds us no longer than this.
         let io = &mut self.io;
         let drained = tokio::time::timeout(Duration::from_secs(30), async { while io.join_next().await.is_some() {} }).await;
@@ -136,7 +161,8 @@ impl<'a> Drive<'a> {
 
     fn tick_at(&self) -> tokio::time::Instant {
         let far = Duration::from_secs(3600);
-        let wait = self.coordinator.next_deadline().map_or(far, |at| Duration::from_millis(at.saturating_sub(self.now_ms())).min(far));
+        let wait =
+            self.coordinator.next_deadline().map_or(far, |at| Duration::from_millis(at.saturating_sub(self.now_ms())).min(far));
         tokio::time::Instant::now() + wait
     }
 
@@ -165,7 +191,9 @@ impl<'a> Drive<'a> {
                 self.event(Event::TaskAcknowledged { checkpoint, task, snapshot });
             }
             Report::Declined { checkpoint, task, reason } => self.event(Event::TaskDeclined { checkpoint, task, reason }),
-            Report::PreCommitFailed { checkpoint, task, reason } => self.event(Event::PreCommitFailed { checkpoint, task, reason }),
+            Report::PreCommitFailed { checkpoint, task, reason } => {
+                self.event(Event::PreCommitFailed { checkpoint, task, reason })
+            }
             Report::Failed { task: _, error: TaskError::Closed } => {}
             Report::Failed { task, error } => {
                 let fatal = matches!(error, TaskError::Fatal(_));
@@ -203,6 +231,10 @@ impl<'a> Drive<'a> {
         for action in self.coordinator.handle(self.now_ms(), event) {
             self.carry_out(action);
         }
+    }
+
+    fn clean_up(&self, order: CleanUp) {
+        self.clean_ups.send(order).expect("BUG: the clean-up ended before the attempt");
     }
 
     fn tell_sources(&self, control: Control) {
@@ -261,25 +293,8 @@ impl<'a> Drive<'a> {
             Action::Merge { operator, task_index, segments, to_full } => {
                 self.io.spawn(async move { Done::Event(merge(store, operator, task_index, segments, to_full).await) });
             }
-            Action::Delete { paths } => {
-                let job = self.attempt.job.clone();
-                self.io.spawn(async move {
-                    if let Err(error) = store.delete(&paths).await {
-                        // Left behind, named by nothing: it costs room and is found by the next start.
-                        tracing::warn!(%job, %error, "could not delete what retention gave up");
-                    }
-                    Done::Nothing
-                });
-            }
-            Action::TrimLog { oldest } => {
-                let (job, log) = (self.attempt.job.clone(), Arc::clone(&self.log));
-                self.io.spawn(async move {
-                    if let Err(error) = log.lock().await.trim(oldest).await {
-                        tracing::warn!(%job, %error, "old decisions could not be removed; the next checkpoint tries again");
-                    }
-                    Done::Nothing
-                });
-            }
+            Action::TrimLog { oldest } => self.clean_up(CleanUp::Trim(oldest)),
+            Action::Delete { paths } => self.clean_up(CleanUp::Delete(paths)),
             Action::Report(report) => self.shared.checkpoint(report),
             Action::StopJob { .. } => {
                 fault::point(Fault::SavepointWrittenStopNot);
@@ -303,6 +318,25 @@ fn broadcast(gates: &BTreeMap<TaskId, Arc<Gate>>, control: Control) {
     for gate in gates.values() {
         gate.control(control);
     }
+}
+
+async fn clean_up(store: CheckpointStore, log: Arc<Mutex<DecisionLog>>, mut orders: mpsc::UnboundedReceiver<CleanUp>) -> Done {
+    let job = store.job().to_owned();
+    while let Some(order) = orders.recv().await {
+        let done = match order {
+            CleanUp::Trim(oldest) => {
+                let trimmed = log.lock().await.trim(oldest).await;
+                fault::point(Fault::LogTrimmedManifestsNot);
+                trimmed
+            }
+            CleanUp::Delete(paths) => store.delete(&paths).await,
+        };
+        if let Err(error) = done {
+            // Left behind: it costs room, and the next start sweeps it.
+            tracing::warn!(%job, error = explain(&error), "could not remove what retention gave up");
+        }
+    }
+    Done::Nothing
 }
 
 async fn decide(log: &Mutex<DecisionLog>, checkpoint: CheckpointId, pointer: ManifestPointer, now_ms: u64) -> Event {
@@ -339,12 +373,20 @@ async fn commit(sinks: Arc<Sinks>, permit: CommitPermit) -> Event {
 
 async fn merge(store: CheckpointStore, operator: String, task_index: u32, segments: Vec<SegmentRef>, to_full: bool) -> Event {
     match try_merge(&store, &operator, task_index, &segments, to_full).await {
-        Ok(by) => Event::Merged { operator, task_index, replaced: segments.into_iter().map(|segment| segment.path).collect(), by },
+        Ok(by) => {
+            Event::Merged { operator, task_index, replaced: segments.into_iter().map(|segment| segment.path).collect(), by }
+        }
         Err(reason) => Event::MergeFailed { operator, task_index, reason },
     }
 }
 
-async fn try_merge(store: &CheckpointStore, operator: &str, task_index: u32, segments: &[SegmentRef], to_full: bool) -> Result<SegmentRef, String> {
+async fn try_merge(
+    store: &CheckpointStore,
+    operator: &str,
+    task_index: u32,
+    segments: &[SegmentRef],
+    to_full: bool,
+) -> Result<SegmentRef, String> {
     let mut pieces = Vec::with_capacity(segments.len());
     for segment in segments {
         pieces.push(store.read_segment(segment).await.map_err(|e| explain(&e))?);

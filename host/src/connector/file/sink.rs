@@ -10,6 +10,7 @@ use super::super::options::OptionReader;
 use super::super::row_text::{FORMATS, RowText};
 use super::super::{ConnectorContext, ConnectorError, Sink, SinkWriter};
 use super::staging::{FileWriter, Place, Staged};
+use crate::fault::{self, Fault};
 use std::collections::{HashSet, VecDeque};
 use std::io::ErrorKind;
 use std::path::Path;
@@ -214,7 +215,10 @@ impl Sink for FileSink {
             return Ok(());
         }
         let files: Vec<Staged> = committables.iter().map(|committable| self.parse(committable)).collect::<Result<_, _>>()?;
-        for file in &files {
+        for (number, file) in files.iter().enumerate() {
+            if number > 0 {
+                fault::point(Fault::OneFileCommittedRestNot);
+            }
             self.settle(file)?;
         }
         // Should the old name come back after a power cut, it is found beside the new one and removed: one fsync is enough.
