@@ -1,1 +1,385 @@
-//! (in work)
+//! The HTTP API's documents: what the server writes and the CLI reads, and the other way round.
+//!
+//! Invariants:
+//! * requests refuse keys they do not know; answers may gain keys, and readers ignore those they do not know;
+//! * times are milliseconds since 1970 and end in `_ms`, names of states and kinds are in kebab-case;
+//! * every error is a [`ProblemDetails`], whatever went wrong.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use tidegate_core::state_schema::StateDeclaration;
+
+pub use tidegate_core::checkpoint::CheckpointReport;
+pub use tidegate_core::job_state::JobState;
+pub use tidegate_core::problem::Problem;
+
+/// Paths of the API, for the server's routes as for the CLI's calls.
+pub const API_VERSION: &str = "v1";
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+// ---- errors -------------------------------------------------------------------------------------------------------------------
+
+/// RFC 9457, with what to do about it and everything that is wrong with a document at once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProblemDetails {
+    /// `urn:tidegate:problem:<kind>`: for programs.
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub title: String,
+    pub status: u16,
+    /// What was attempted and why it failed, with the values.
+    pub detail: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
+}
+
+// ---- modules ------------------------------------------------------------------------------------------------------------------
+
+/// A component as stored: immutable under its name and version.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModuleView {
+    pub name: String,
+    pub version: String,
+    /// SHA-256 of the component's bytes, in hexadecimal.
+    pub digest: String,
+    pub size_bytes: u64,
+    pub created_ms: u64,
+    #[serde(flatten)]
+    pub description: ModuleDescription,
+}
+
+impl ModuleView {
+    /// `name@version`, as job files write it.
+    pub fn reference(&self) -> String {
+        format!("{}@{}", self.name, self.version)
+    }
+}
+
+/// What a look into the component found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModuleDescription {
+    /// `processor` or `record-processor`.
+    pub world: String,
+    pub imports: Vec<String>,
+    pub operator: OperatorDescription,
+    pub states: Vec<StateDeclaration>,
+    pub compile_ms: u64,
+}
+
+/// What the component says of itself, but for its states.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OperatorDescription {
+    pub name: String,
+    pub version: String,
+    pub inputs: u32,
+    pub keyed: bool,
+    /// Names of the ports, port 0 first.
+    pub outputs: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ModuleList {
+    pub modules: Vec<ModuleView>,
+}
+
+// ---- jobs ---------------------------------------------------------------------------------------------------------------------
+
+/// What the user asked for. A host that comes up starts the jobs that are to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DesiredState {
+    Running,
+    Stopped,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobView {
+    pub name: String,
+    /// Made when the job was created: tells two jobs of one name apart.
+    pub job_id: String,
+    pub desired: DesiredState,
+    pub status: JobStatus,
+    /// Digest of the module of each operator.
+    pub modules: BTreeMap<String, String>,
+    pub created_ms: u64,
+    pub changed_ms: u64,
+    /// How the last run ended; absent while one is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Ended>,
+    /// As written by the user. Absent in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spec: Option<Value>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    pub state: JobState,
+    pub at_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The savepoint that a stop took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub savepoint: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobStatus {
+    pub state: JobState,
+    /// 1 for the first try of this run, one more for every restart.
+    pub attempt: u32,
+    /// Why the last attempt failed, or why the job did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Least event time among the tasks, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watermark: Option<i64>,
+    /// Since this attempt started to run.
+    pub uptime_ms: u64,
+    pub tasks: Vec<TaskStatus>,
+}
+
+impl JobStatus {
+    /// Of a job that has no run in this host.
+    pub fn ended(state: JobState, error: Option<String>) -> Self {
+        Self { state, attempt: 0, error, watermark: None, uptime_ms: 0, tasks: Vec::new() }
+    }
+}
+
+/// One parallel instance of a chain of nodes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskStatus {
+    pub vertex: u32,
+    pub index: u32,
+    /// Sources, operators and sinks that this task runs, upstream first.
+    pub nodes: Vec<String>,
+    pub records_in: u64,
+    pub records_out: u64,
+    /// Shares of the last seconds; they add up to one.
+    pub busy: f64,
+    pub backpressured: f64,
+    pub idle: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watermark: Option<i64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct JobList {
+    pub jobs: Vec<JobView>,
+}
+
+/// Where a start begins.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StartFrom {
+    /// From the last completed checkpoint, or from nothing if there is none.
+    #[default]
+    Latest,
+    /// From a savepoint: its id, or the path of one of another job.
+    Savepoint(String),
+    /// From nothing, whatever checkpoints there are.
+    Fresh,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartRequest {
+    #[serde(default)]
+    pub from: StartFrom,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StopRequest {
+    /// Take a savepoint as the last thing.
+    #[serde(default)]
+    pub savepoint: bool,
+    /// Fire all timers first, as if the input had come to its end.
+    #[serde(default)]
+    pub drain: bool,
+    /// Chosen by the caller: the same id again is the same operation, so a call whose answer was lost can be repeated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<String>,
+}
+
+/// The job as drawn: its nodes, how they are chained into vertices, and the streams between them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct JobGraph {
+    pub nodes: Vec<GraphNode>,
+    pub edges: Vec<GraphEdge>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeKind {
+    Source,
+    Operator,
+    Sink,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GraphNode {
+    pub name: String,
+    pub kind: NodeKind,
+    /// The connector, or the module as `name@version`.
+    pub runs: String,
+    /// Absent where it follows from the input.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallelism: Option<u32>,
+    /// The chain that this node is part of; absent while the job is not running.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vertex: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GraphEdge {
+    pub from: String,
+    pub to: String,
+    /// The side output; absent for the main one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+    pub keyed: bool,
+}
+
+// ---- operations, savepoints, checkpoints ----------------------------------------------------------------------------------------
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OperationKind {
+    Savepoint,
+    Stop,
+    StopWithSavepoint,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OperationState {
+    Running,
+    Completed,
+    Failed,
+}
+
+/// Something that takes its time. Kept until the host ends or newer ones push it out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OperationView {
+    pub id: String,
+    pub job: String,
+    pub kind: OperationKind,
+    pub state: OperationState,
+    pub started_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub savepoint: Option<SavepointInfo>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<ProblemDetails>,
+}
+
+impl OperationView {
+    /// Where to ask again.
+    pub fn path(&self) -> String {
+        format!("/{API_VERSION}/jobs/{}/operations/{}", self.job, self.id)
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavepointRequest {
+    /// As in [`StopRequest`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavepointInfo {
+    pub id: String,
+    pub job: String,
+    pub checkpoint: u64,
+    /// Its folder; another job, or another host, can start from it.
+    pub path: String,
+    pub created_ms: u64,
+    pub bytes: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SavepointList {
+    pub savepoints: Vec<SavepointInfo>,
+}
+
+/// Newest last. Of this run of the job; older ones are in the metrics and the logs.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointList {
+    pub checkpoints: Vec<CheckpointReport>,
+}
+
+// ---- dead letters -----------------------------------------------------------------------------------------------------------------
+
+/// A record that the job could not process, and where it came from.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// Unique in the job; also a place to go on from.
+    pub id: String,
+    /// `rejected`, `trap`, `deadline`, `decode` and so on, as in the dead-letter files.
+    pub kind: String,
+    pub reason: String,
+    /// The node that gave the row up: an operator, or a source that could not decode it.
+    pub operator: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub module: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
+    /// Number of the record within its split.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<u64>,
+    pub processing_time_ms: u64,
+    /// Key, value, headers and what else the line in the file has; bytes that are not UTF-8 under `..._base64`.
+    #[serde(flatten)]
+    pub row: serde_json::Map<String, Value>,
+}
+
+/// Newest first.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct DeadLetterPage {
+    pub dead_letters: Vec<DeadLetter>,
+    /// Hand it over as `before` to go on; absent at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// Lines that could not be read.
+    #[serde(default)]
+    pub unreadable: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetterQuery {
+    /// At most [`DEAD_LETTERS_PAGE_MAX`].
+    pub limit: usize,
+    /// [`DeadLetterPage::next`] of the page before.
+    pub before: Option<String>,
+    pub operator: Option<String>,
+}
+
+pub const DEAD_LETTERS_PAGE_DEFAULT: usize = 100;
+/// One page is held in memory, and a record may have 16 MiB.
+pub const DEAD_LETTERS_PAGE_MAX: usize = 1000;
+
+// ---- the host -----------------------------------------------------------------------------------------------------------------------
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionView {
+    pub version: String,
+    pub api: String,
+    /// The wasm engine, as it stands in the names of compiled modules.
+    pub engine: String,
+}
+
+/// Milliseconds since 1970, for documents that people read.
+pub fn now_ms() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

@@ -7,6 +7,7 @@ pub mod checkpoint_store;
 pub mod cli;
 pub mod config;
 pub mod connector;
+pub mod durable_file;
 pub mod fault;
 pub mod http;
 pub mod job;

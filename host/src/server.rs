@@ -1,1 +1,142 @@
-//! (in work)
+//! A host's life: open the stores, start the jobs, serve, and go down in order.
+//!
+//! Invariants:
+//! * jobs come back before the first request is answered;
+//! * on SIGINT and SIGTERM nothing new is accepted, tasks are cancelled and waited for; what the jobs are to do stays as it is;
+//! * a task or a request that does not end holds the process up for a bounded time only: a job survives worse ends than that.
+
+use crate::config::{ConfigError, HostConfig};
+use crate::http;
+use crate::job_manager::{JobArchive, JobManager, JobRuntime, ManagerError, Parts, Resume};
+use crate::job_store::{JobStore, JobStoreError};
+use crate::metrics::Metrics;
+use crate::module_store::{ModuleInspector, ModuleStore, ModuleStoreError};
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+/// For tasks to end: a guest call has its deadline, and an upload may be given up.
+pub const END_OF_JOBS: Duration = Duration::from_secs(10);
+/// For answers that are on their way.
+const END_OF_REQUESTS: Duration = Duration::from_secs(3);
+
+/// Makes the parts that run wasm and keep checkpoints. Tests bring their own.
+pub trait Wiring: Send + Sync {
+    fn inspector(&self) -> Result<Arc<dyn ModuleInspector>, HostError>;
+
+    fn engine(&self, config: &HostConfig, modules: &ModuleStore, metrics: &Arc<Metrics>) -> Result<Engine, HostError>;
+}
+
+pub struct Engine {
+    pub runtime: Arc<dyn JobRuntime>,
+    pub archive: Arc<dyn JobArchive>,
+}
+
+/// The host can't come up, or could not stay.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Modules(#[from] ModuleStoreError),
+    #[error(transparent)]
+    Jobs(#[from] JobStoreError),
+    #[error(transparent)]
+    Manager(#[from] ManagerError),
+    #[error("listen on {address}: {source}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("serve HTTP: {0}")]
+    Serve(io::Error),
+    #[error("start the wasm engine: {0}")]
+    Engine(String),
+    #[error("start the threads of the host: {0}")]
+    Threads(io::Error),
+}
+
+impl HostError {
+    pub fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Listen { source, address } => match source.kind() {
+                io::ErrorKind::AddrInUse => Some("another program listens there: stop it, or choose another --listen".into()),
+                io::ErrorKind::PermissionDenied => {
+                    Some(format!("port {} needs privileges: choose one above 1023", address.port()))
+                }
+                io::ErrorKind::AddrNotAvailable => Some("the address is none of this machine's".into()),
+                _ => None,
+            },
+            Self::Config(_) | Self::Modules(_) | Self::Jobs(_) => Some("check that the folder is there and writable".into()),
+            Self::Manager(_) | Self::Serve(_) | Self::Engine(_) | Self::Threads(_) => None,
+        }
+    }
+}
+
+/// The handle to everything, over the stores of a data folder.
+pub async fn open(config: &HostConfig, wiring: &dyn Wiring, resume: Resume) -> Result<JobManager, HostError> {
+    let modules = ModuleStore::open(&config.modules(), wiring.inspector()?)?;
+    let jobs = JobStore::open(&config.jobs())?;
+    let metrics = Arc::new(Metrics::default());
+    let Engine { runtime, archive } = wiring.engine(config, &modules, &metrics)?;
+    let parts = Parts { runtime, archive, modules, jobs, metrics, base: config.base.clone(), resume };
+    Ok(JobManager::open(parts).await?)
+}
+
+/// Serves until `end` resolves. `announce` hears where, once everything is up; the address differs from `listen` where that asks
+/// for any free port.
+pub async fn serve(
+    config: &HostConfig,
+    listen: SocketAddr,
+    wiring: &dyn Wiring,
+    announce: impl FnOnce(SocketAddr, &JobManager),
+    end: impl Future<Output = ()>,
+) -> Result<(), HostError> {
+    // First, so that a host that can't listen does not take the jobs from one that can.
+    let failed = |source| HostError::Listen { address: listen, source };
+    let listener = TcpListener::bind(listen).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    let manager = open(config, wiring, Resume::All).await?;
+    let (close, closed) = oneshot::channel::<()>();
+    let mut serving = tokio::spawn(http::serve(listener, manager.clone(), async move {
+        // An error means that the sender is gone, which is an end too.
+        let _ = closed.await;
+    }));
+    announce(address, &manager);
+    tokio::select! {
+        result = &mut serving => {
+            manager.shutdown(END_OF_JOBS).await;
+            return Err(HostError::Serve(result.map_or_else(io::Error::other, |served| served.err().unwrap_or_else(|| io::Error::other("it ended")))));
+        }
+        () = end => {}
+    }
+    tracing::info!("going down: jobs stop and come back with the next host");
+    let _ = close.send(());
+    for job in manager.shutdown(END_OF_JOBS).await {
+        tracing::warn!(%job, seconds = END_OF_JOBS.as_secs(), "tasks did not end in time and are left behind");
+    }
+    match tokio::time::timeout(END_OF_REQUESTS, serving).await {
+        Ok(Ok(result)) => result.map_err(HostError::Serve),
+        Ok(Err(panic)) => Err(HostError::Serve(io::Error::other(panic))),
+        // Somebody waits for an operation that does not end.
+        Err(_) => Ok(()),
+    }
+}
+
+/// Each time the user or the system asks the process to end.
+pub async fn end_asked() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be listened for");
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = tokio::signal::ctrl_c().await;
+    }
+}

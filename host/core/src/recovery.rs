@@ -1,1 +1,298 @@
-//! (in work)
+//! What a new incarnation of a job decides from the decision log: where to fence, what to restore, which ids are free.
+//!
+//! ```text
+//!  commits/   1 fence(1)   2 commit cp 1   3 commit cp 2   4 fence(2)   5 restore savepoint x   6 commit cp 103   7 fence(3)
+//!             incarnation 1 ─────────────────────────────  incarnation 2 ────────────────────────────────────────  incarnation 3
+//! ```
+//!
+//! Entries are created if absent, at dense numbers, and never changed. An incarnation writes a fence at the end of the log before it
+//! does anything else; the last `commit` or `restore` before the fence is what it restores. Whoever worked on the job until then
+//! tries its next number, finds the fence, and stops for good.
+//!
+//! Invariants:
+//! * after a fence no older incarnation adds a decision: the number behind its last entry is taken, for ever;
+//! * so trimming deletes old commits and restores, oldest first, and never a fence;
+//! * a fence counts when nothing lies behind it once it is written: a host that read the log long ago may have put it in a place
+//!   that was trimmed since, and it reads again then;
+//! * what was decided last is what is restored: a start from a savepoint or from nothing is a decision too, and a crash right after
+//!   it does not fall back to an older checkpoint;
+//! * checkpoint ids are used once in the life of a job, also those of checkpoints that nobody decided.
+//!
+//! What this is not: a lease. Two hosts that take a job from each other all the time make no progress, but no mistake either.
+
+use crate::checkpoint::{CheckpointId, Manifest, ManifestPointer, OperatorManifest, SegmentRef};
+use crate::key_group;
+use crate::limits::CHECKPOINTS_UNDECIDED_MAX;
+use crate::problem::Problem;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+/// Names an operator, source or sink whose part of a checkpoint may be dropped at a start.
+pub const DROP_STATE_FLAG: &str = "--drop-state";
+
+/// Position in the decision log, from 1.
+pub type Seq = u64;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogEntry {
+    /// The number it was written for; it is also its name in the store.
+    pub seq: Seq,
+    pub incarnation: u64,
+    /// Of the incarnation. Together with `seq` it tells an entry of ours from anybody else's.
+    pub uuid: String,
+    #[serde(flatten)]
+    pub decision: Decision,
+    /// For people.
+    pub time_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Decision {
+    /// The checkpoint is true.
+    Commit { pointer: ManifestPointer },
+    /// Older incarnations are dead; this one uses ids from `first_checkpoint` on.
+    Fence { first_checkpoint: CheckpointId },
+    /// The job goes on from here, whatever was decided before. `None`: from nothing. `start` names the request of the user, so that
+    /// it is not carried out twice.
+    Restore { pointer: Option<ManifestPointer>, start: String },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Restore {
+    /// Nothing was decided, or the last decision was to start from nothing.
+    Fresh,
+    From(ManifestPointer),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Where to try to write the fence.
+    pub fence_at: Seq,
+    pub restore: Restore,
+    /// The first id that no incarnation can have used.
+    pub next_checkpoint: CheckpointId,
+}
+
+/// The decision log does not add up. Nothing may be guessed from it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CorruptLog {
+    #[error(
+        "the decision log has entries {before} and {after}, and nothing between them: entries were lost, \
+         restore the job's folder from a backup or start the job from a savepoint under a new name"
+    )]
+    Gap { before: Seq, after: Seq },
+    #[error("entry {seq} of the decision log says that it is entry {says}: files were renamed or copied")]
+    Misplaced { seq: Seq, says: Seq },
+}
+
+/// What to do with a log that was read to its end. Entries in the order of their numbers.
+pub fn plan(entries: &[(Seq, LogEntry)]) -> Result<Plan, CorruptLog> {
+    check(entries)?;
+    let last_seq = entries.last().map_or(0, |(seq, _)| *seq);
+    let restore = match entries.iter().rev().find_map(|(_, entry)| decided(entry)) {
+        Some(Some(pointer)) => Restore::From(pointer.clone()),
+        Some(None) | None => Restore::Fresh,
+    };
+    // An incarnation stays within CHECKPOINTS_UNDECIDED_MAX of its first id, of what it restored and of what it decided.
+    let used = entries.iter().map(|(_, entry)| match &entry.decision {
+        Decision::Commit { pointer } | Decision::Restore { pointer: Some(pointer), .. } => pointer.checkpoint + 1,
+        Decision::Fence { first_checkpoint } => *first_checkpoint,
+        Decision::Restore { pointer: None, .. } => 1,
+    });
+    let next_checkpoint = used.max().map_or(1, |base| base.saturating_add(CHECKPOINTS_UNDECIDED_MAX));
+    Ok(Plan { fence_at: last_seq + 1, restore, next_checkpoint })
+}
+
+/// Outer `None`: a fence, which decides nothing about the state.
+fn decided(entry: &LogEntry) -> Option<Option<&ManifestPointer>> {
+    match &entry.decision {
+        Decision::Commit { pointer } => Some(Some(pointer)),
+        Decision::Restore { pointer, .. } => Some(pointer.as_ref()),
+        Decision::Fence { .. } => None,
+    }
+}
+
+/// From the oldest decision on, numbers are dense. Below it only fences are left, because trimming spares them.
+fn check(entries: &[(Seq, LogEntry)]) -> Result<(), CorruptLog> {
+    for (seq, entry) in entries {
+        if entry.seq != *seq {
+            return Err(CorruptLog::Misplaced { seq: *seq, says: entry.seq });
+        }
+    }
+    let Some(oldest) = entries.iter().position(|(_, entry)| decided(entry).is_some()) else {
+        // Only fences: nothing has been decided, so nothing has been trimmed.
+        return check_dense(0, entries);
+    };
+    let trimmed = oldest > 0 || entries[0].0 > 1;
+    let before = if trimmed { entries[oldest].0 - 1 } else { 0 };
+    check_dense(before, &entries[oldest..])
+}
+
+fn check_dense(mut before: Seq, entries: &[(Seq, LogEntry)]) -> Result<(), CorruptLog> {
+    for (seq, _) in entries {
+        if *seq != before + 1 {
+            return Err(CorruptLog::Gap { before, after: *seq });
+        }
+        before = *seq;
+    }
+    Ok(())
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answered {
+    /// Our own earlier try went through.
+    Mine,
+    Theirs,
+}
+
+/// A create answered that the entry exists, or did not answer and it was found: whose is it?
+pub fn create_answered(existing: &LogEntry, my_uuid: &str) -> Answered {
+    if existing.uuid == my_uuid { Answered::Mine } else { Answered::Theirs }
+}
+
+/// A newer incarnation has the right of way: who finds an entry of one in the log stops before it fences.
+pub fn superseded_by(entries: &[(Seq, LogEntry)], my_incarnation: u64) -> Option<&LogEntry> {
+    entries.iter().map(|(_, entry)| entry).rfind(|entry| entry.incarnation > my_incarnation)
+}
+
+/// Whether a fence that was just written stands at the end of the log. Else it means nothing, does no harm, and the log has to be
+/// read again: it was written to a number that had been taken and trimmed.
+pub fn fence_holds(fence_at: Seq, last_in_log: Seq) -> bool {
+    fence_at == last_in_log
+}
+
+/// The entries to delete, in this order, when checkpoints older than `oldest` can't be restored any more. The order matters: a
+/// crash halfway leaves a dense log.
+pub fn removable(entries: &[(Seq, LogEntry)], oldest: CheckpointId) -> Vec<Seq> {
+    let names = |entry: &LogEntry| decided(entry).flatten().is_some_and(|pointer| pointer.checkpoint == oldest);
+    let Some(kept) = entries.iter().rposition(|(_, entry)| names(entry)) else { return Vec::new() };
+    entries[..kept].iter().filter(|(_, entry)| decided(entry).is_some()).map(|(seq, _)| *seq).collect()
+}
+
+/// The completed checkpoint to try when the manifest or a segment of `unreadable` can't be read: the next older one since the job
+/// last started from a savepoint or from nothing. What lies before such a start is another history.
+///
+/// Output that was committed after it will be produced again, so this is for a user to allow, and to be reported.
+pub fn step_back<'a>(entries: &'a [(Seq, LogEntry)], unreadable: &ManifestPointer) -> Option<&'a ManifestPointer> {
+    let mut seen = false;
+    for (_, entry) in entries.iter().rev() {
+        let Some(pointer) = decided(entry) else { continue };
+        if seen {
+            return pointer;
+        }
+        seen = pointer == Some(unreadable);
+        if matches!(entry.decision, Decision::Restore { .. }) {
+            return None;
+        }
+    }
+    None
+}
+
+/// The completed checkpoints that may still be in the store, oldest first: candidates for retention.
+pub fn completed(entries: &[(Seq, LogEntry)]) -> Vec<&ManifestPointer> {
+    let mut pointers: Vec<&ManifestPointer> = Vec::new();
+    for pointer in entries.iter().filter_map(|(_, entry)| decided(entry).flatten()) {
+        // Restored again: it is as young as its last decision.
+        pointers.retain(|known| known.path != pointer.path);
+        pointers.push(pointer);
+    }
+    pointers
+}
+
+/// Whether the log knows of this request already.
+pub fn has_started(entries: &[(Seq, LogEntry)], request: &str) -> bool {
+    entries.iter().any(|(_, entry)| matches!(&entry.decision, Decision::Restore { start, .. } if start == request))
+}
+
+/// What the job that is to be started has, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JobShape {
+    pub key_groups: u32,
+    pub sources: BTreeSet<String>,
+    /// With their parallelism.
+    pub operators: BTreeMap<String, u32>,
+    pub sinks: BTreeSet<String>,
+}
+
+/// How a checkpoint fits a job.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Match {
+    /// Operators whose parallelism changed: their state is split again by key group.
+    pub resplit: Vec<String>,
+    /// Operators that start empty.
+    pub fresh: Vec<String>,
+    /// Operators, sources and sinks whose part of the checkpoint is dropped, as was allowed.
+    pub dropped: Vec<String>,
+}
+
+impl Match {
+    /// Whether every task can go on with the segments of the task of the same index.
+    pub fn inherits_chains(&self) -> bool {
+        self.resplit.is_empty()
+    }
+}
+
+/// Matches by name, never by position. Says everything that does not fit at once.
+pub fn match_job(manifest: &Manifest, job: &JobShape, may_drop: &BTreeSet<String>) -> Result<Match, Vec<Problem>> {
+    let mut found = Match::default();
+    let mut problems = Vec::new();
+    if manifest.key_groups != job.key_groups {
+        let message = format!(
+            "checkpoint {} was taken with {} key groups, and their number can't change in the life of a job",
+            manifest.checkpoint, manifest.key_groups
+        );
+        problems.push(Problem::new("key_groups", Some(job.key_groups.to_string()), message));
+    }
+    let mut missing = |kind: &str, name: &str, what: &str| {
+        if may_drop.contains(name) {
+            found.dropped.push(name.to_owned());
+            return;
+        }
+        let checkpoint = manifest.checkpoint;
+        let message = format!(
+            "checkpoint {checkpoint} holds {what} of the {kind} {name}, which the job does not have: \
+             add it again, or drop that with {DROP_STATE_FLAG} {name}"
+        );
+        problems.push(Problem::new(format!("{kind}.{name}"), None, message));
+    };
+    for (name, operator) in &manifest.operators {
+        if !job.operators.contains_key(name) && operator.tasks.iter().any(|chain| !chain.is_empty()) {
+            missing("operator", name, "state");
+        }
+    }
+    for (name, splits) in &manifest.sources {
+        if !job.sources.contains(name) && !splits.is_empty() {
+            missing("source", name, "positions");
+        }
+    }
+    for (name, committables) in &manifest.sinks {
+        if !job.sinks.contains(name) && !committables.is_empty() {
+            missing("sink", name, "decided output that may not be visible yet");
+        }
+    }
+    for (name, parallelism) in &job.operators {
+        match manifest.operators.get(name) {
+            None => found.fresh.push(name.clone()),
+            Some(operator) if operator.parallelism != *parallelism => found.resplit.push(name.clone()),
+            Some(_) => {}
+        }
+    }
+    if problems.is_empty() { Ok(found) } else { Err(problems) }
+}
+
+/// The chains that hold the state of these key groups, which may have been written with another parallelism. Their segments may
+/// hold other groups too.
+pub fn chains_for(operator: &OperatorManifest, groups: Range<u32>, key_groups: u32) -> Vec<&[SegmentRef]> {
+    let owned_by = |task: usize| key_group::groups_of(task as u32, key_groups, operator.parallelism);
+    let overlaps = |task: usize| {
+        let owned = owned_by(task);
+        owned.start < groups.end && groups.start < owned.end
+    };
+    let chains = operator.tasks.iter().enumerate().filter(|(task, chain)| !chain.is_empty() && overlaps(*task));
+    chains.map(|(_, chain)| chain.as_slice()).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,112 @@
-//! (in work)
+//! The command line: nouns, then verbs. It talks to a server over HTTP, but for `serve`, which is one, and `run`, which needs none.
+//!
+//! Invariants:
+//! * answers go to stdout and everything else to stderr, so that `--output json` can be piped;
+//! * exit codes: 0 done, 1 it failed (the job, the server, the request), 2 wrong usage (flags, job file), 130 interrupted;
+//! * what comes from elsewhere is never written to a terminal with its control characters.
+
+mod client;
+mod error;
+mod job;
+mod job_file;
+mod module;
+mod run;
+mod savepoint;
+mod serve;
+mod terminal;
+#[cfg(test)]
+mod tests;
+
+use crate::fault;
+use crate::server::Wiring;
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use client::Client;
+use error::CliError;
+use std::ffi::OsString;
+use std::process::ExitCode;
+pub use terminal::Terminal;
+
+/// Runs stream operators that people compiled to WebAssembly components, exactly once.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    global: Global,
+}
+
+#[derive(Debug, clap::Args)]
+struct Global {
+    /// The server to talk to.
+    #[arg(long, global = true, env = "TIDEGATE_SERVER", default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    server: String,
+    /// How answers are written.
+    #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the HTTP API and run jobs.
+    Serve(serve::ServeArgs),
+    /// Run one job in the foreground, without a server.
+    Run(run::RunArgs),
+    /// Components that operators are made of.
+    #[command(subcommand)]
+    Module(module::ModuleCommand),
+    /// Jobs on the server.
+    #[command(subcommand)]
+    Job(job::JobCommand),
+    /// Snapshots of a job's state that stay until you delete them.
+    #[command(subcommand)]
+    Savepoint(savepoint::SavepointCommand),
+    /// Write a completion script for your shell.
+    Completions { shell: clap_complete::Shell },
+}
+
+/// The whole program.
+pub fn main(args: impl IntoIterator<Item = OsString>, wiring: &dyn Wiring, mut terminal: Terminal) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are errors to clap, with code 0.
+            terminal.clap(&error);
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    terminal.json = cli.global.output == Output::Json;
+    match execute(cli, wiring, &mut terminal) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            terminal.error(&error);
+            ExitCode::from(error.code())
+        }
+    }
+}
+
+fn execute(cli: Cli, wiring: &dyn Wiring, terminal: &mut Terminal) -> Result<u8, CliError> {
+    let client = || Client::new(&cli.global.server);
+    if matches!(cli.command, Command::Serve(_) | Command::Run(_)) {
+        fault::arm().map_err(|error| CliError::usage(error.to_string()))?;
+    }
+    match cli.command {
+        Command::Serve(args) => return serve::serve(args, wiring, terminal),
+        Command::Run(args) => return run::run(args, wiring, terminal),
+        Command::Module(command) => module::execute(command, &client()?, terminal)?,
+        Command::Job(command) => job::execute(command, &client()?, terminal)?,
+        Command::Savepoint(command) => savepoint::execute(command, &client()?, terminal)?,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "tidegate", &mut script);
+            terminal.raw(&script);
+        }
+    }
+    Ok(0)
+}

@@ -12,10 +12,15 @@
 //! No method has a forgiving default: a sink that forgets to abort does not compile.
 
 pub mod blackhole;
+pub mod catalog;
 pub mod dead_letter;
 pub mod event_time;
 pub mod file;
 pub mod generator;
+pub mod json_field;
+pub mod json_text;
+pub mod options;
+pub mod row_text;
 pub mod stdout;
 
 use std::sync::Arc;
@@ -66,6 +71,8 @@ pub struct SourceBatch {
     pub max_timestamp: Option<Timestamp>,
     /// Records before the rows of this batch that could not be decoded.
     pub bad: Vec<BadRecord>,
+    /// Nothing will come from this split after this batch, so it no longer holds the watermark back. The batch may be empty.
+    pub split_ended: bool,
 }
 
 impl SourceBatch {
@@ -76,6 +83,7 @@ impl SourceBatch {
         self.split = None;
         self.max_timestamp = None;
         self.bad.clear();
+        self.split_ended = false;
     }
 }
 
@@ -163,4 +171,17 @@ pub struct ConnectorContext {
     pub delivery: Delivery,
     /// Relative paths of the job file are relative to this folder.
     pub base: std::path::PathBuf,
+}
+
+impl ConnectorContext {
+    /// For a look at a connector's options before there is a job: nothing is opened with it.
+    pub fn for_check(node: &str) -> Self {
+        Self {
+            job: "check".to_owned(),
+            job_id: "check".to_owned(),
+            node: node.to_owned(),
+            delivery: Delivery::AtLeastOnce,
+            base: std::path::PathBuf::new(),
+        }
+    }
 }

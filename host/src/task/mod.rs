@@ -1,1 +1,95 @@
-//! (in work)
+//! Tasks: threads that run chains of operators over batches of rows.
+//!
+//! ```text
+//!  gate (channels, alignment) ─► operator ─► operator ─► sink
+//!                                    └─────► edge (partitioned, lingering) ─► gate of the next vertex
+//! ```
+//!
+//! * [`gate`] and [`edge`]: how batches get from one task to the next;
+//! * [`operator`]: calls into guests, and what happens to records that can't be processed;
+//! * [`chain`]: the nodes of one task and the way of elements through them;
+//! * [`source`]: readers, watermarks and bad records at the head of a source chain;
+//! * [`thread`]: the loop; [`snapshot`]: what happens off the thread after a barrier.
+
+pub mod chain;
+pub mod edge;
+pub mod gate;
+pub mod operator;
+pub mod snapshot;
+pub mod source;
+pub mod thread;
+
+use tidegate_core::checkpoint::{CheckpointId, CheckpointKind, StopMode, TaskId, TaskSnapshot};
+use tidegate_core::row::{Rows, Timestamp};
+
+/// What travels on a channel.
+#[derive(Debug)]
+pub enum Element {
+    Batch(Rows),
+    Watermark(Timestamp),
+    /// The channel has nothing to say about time until its next watermark.
+    Idle,
+    Barrier(Barrier),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Barrier {
+    pub checkpoint: CheckpointId,
+    pub kind: CheckpointKind,
+    /// Snapshot everything: an earlier piece is missing.
+    pub full: bool,
+    pub stop: Option<StopMode>,
+}
+
+/// What the job tells a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Control {
+    /// To sources: put this barrier into the stream.
+    Trigger(Barrier),
+    AbortCheckpoint(CheckpointId),
+    CheckpointCommitted(CheckpointId),
+}
+
+/// What a task tells the job.
+#[derive(Debug)]
+pub enum Report {
+    Running { task: TaskId },
+    SourceEnded { task: TaskId },
+    Acknowledged { checkpoint: CheckpointId, task: TaskId, snapshot: TaskSnapshot },
+    Declined { checkpoint: CheckpointId, task: TaskId, reason: String },
+    PreCommitFailed { checkpoint: CheckpointId, task: TaskId, reason: String },
+    Failed { task: TaskId, error: TaskError },
+    /// The thread is gone.
+    Ended { task: TaskId },
+}
+
+/// Why a task can't go on.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum TaskError {
+    /// Trying again from the last checkpoint may help.
+    #[error("{0}")]
+    Restart(String),
+    /// It would only happen again.
+    #[error("{0}")]
+    Fatal(String),
+    #[error("the job is being stopped")]
+    Closed,
+}
+
+impl From<gate::Closed> for TaskError {
+    fn from(_: gate::Closed) -> Self {
+        Self::Closed
+    }
+}
+
+impl TaskError {
+    pub fn connector(node: &str, error: &crate::connector::ConnectorError) -> Self {
+        let message = format!("{node}: {error}");
+        if error.retry { Self::Restart(message) } else { Self::Fatal(message) }
+    }
+}
+
+/// Wall clock in milliseconds: the processing time of a call.
+pub fn processing_time() -> i64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
+}

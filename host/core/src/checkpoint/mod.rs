@@ -10,14 +10,23 @@
 //! * decisions are written one at a time, in the order of their ids;
 //! * sinks commit only with a [`CommitPermit`], and only a completed checkpoint makes one;
 //! * a manifest names every committable that may not have been committed yet, whatever checkpoint it came from;
-//! * a segment that a retained manifest or a live chain names is never deleted.
+//! * a segment that a retained manifest or a live chain names is never deleted;
+//! * what lies under [`SAVEPOINTS`] belongs to the user: the host never deletes it.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+mod chains;
+mod completed;
 pub mod coordinator;
+mod history;
+mod pending;
 
-pub use coordinator::{CommitPermit, Coordinator};
+pub use completed::{CommitPermit, CompletedCheckpoint};
+pub use coordinator::{Coordinator, CoordinatorConfig, Restored};
+
+/// Where savepoints lie, relative to the job's store.
+pub const SAVEPOINTS: &str = "savepoints/";
 
 /// Grows with every trigger, never restarts for the life of a job, has gaps where checkpoints were aborted.
 pub type CheckpointId = u64;
@@ -72,7 +81,7 @@ pub struct SourceSnapshot {
 pub struct OperatorSnapshot {
     pub operator: String,
     pub task_index: u32,
-    /// `None`: nothing changed, or no state.
+    /// `None`: nothing changed, or no state. Of a checkpoint that was triggered `full`: there is no state.
     pub segment: Option<SegmentRef>,
 }
 
@@ -127,6 +136,13 @@ pub struct Manifest {
 
 pub const MANIFEST_FORMAT: u32 = 1;
 
+impl Manifest {
+    /// Paths of all segments it needs.
+    pub fn segments(&self) -> impl Iterator<Item = &SegmentRef> {
+        self.operators.values().flat_map(|operator| operator.tasks.iter().flatten())
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct OperatorManifest {
     /// `name@version`
@@ -168,57 +184,148 @@ pub struct StopMode {
 pub enum Event {
     /// Time went on. Also asked for by [`Coordinator::next_deadline`].
     Tick,
-    SavepointRequested { request: u64, stop: Option<StopMode> },
+    SavepointRequested {
+        request: u64,
+        stop: Option<StopMode>,
+    },
     /// Every source task has read its last record.
     AllSourcesEnded,
-    TaskAcknowledged { checkpoint: CheckpointId, task: TaskId, snapshot: TaskSnapshot },
-    /// The task could not snapshot or upload. Its sinks' rows are not lost by that: they stay staged.
-    TaskDeclined { checkpoint: CheckpointId, task: TaskId, reason: String },
+    TaskAcknowledged {
+        checkpoint: CheckpointId,
+        task: TaskId,
+        snapshot: TaskSnapshot,
+    },
+    /// The task could not snapshot or upload, or its barriers did not come in order. Its sinks' rows are not lost by that: they
+    /// stay staged, and the task reports them with its next acknowledgement.
+    TaskDeclined {
+        checkpoint: CheckpointId,
+        task: TaskId,
+        reason: String,
+    },
     /// A sink could not pre-commit, so what it had of the epoch is in doubt.
-    PreCommitFailed { checkpoint: CheckpointId, task: TaskId, reason: String },
-    ManifestWritten { checkpoint: CheckpointId, pointer: ManifestPointer },
+    PreCommitFailed {
+        checkpoint: CheckpointId,
+        task: TaskId,
+        reason: String,
+    },
+    ManifestWritten {
+        checkpoint: CheckpointId,
+        pointer: ManifestPointer,
+    },
     /// Written or not: without a decision it means nothing.
-    ManifestFailed { checkpoint: CheckpointId, reason: String },
-    Decided { checkpoint: CheckpointId },
+    ManifestFailed {
+        checkpoint: CheckpointId,
+        reason: String,
+    },
+    Decided {
+        checkpoint: CheckpointId,
+    },
     /// The record of the decision can't be said to exist or not. The driver has looked again and still can't tell.
-    DecisionUnknown { checkpoint: CheckpointId, reason: String },
+    DecisionUnknown {
+        checkpoint: CheckpointId,
+        reason: String,
+    },
     /// Somebody else took the job over.
-    Fenced { by: String },
-    SinksCommitted { checkpoint: CheckpointId },
-    CommitFailed { checkpoint: CheckpointId, reason: String },
+    Fenced {
+        by: String,
+    },
+    SinksCommitted {
+        checkpoint: CheckpointId,
+    },
+    CommitFailed {
+        checkpoint: CheckpointId,
+        reason: String,
+    },
     /// A savepoint's own copy of manifest and segments is in its place.
-    SavepointStored { request: u64, pointer: ManifestPointer },
-    SavepointStoreFailed { request: u64, reason: String },
+    SavepointStored {
+        request: u64,
+        pointer: ManifestPointer,
+    },
+    SavepointStoreFailed {
+        request: u64,
+        reason: String,
+    },
     /// A background merge replaced neighbours of a chain by one segment.
-    Merged { operator: String, task_index: u32, replaced: Vec<String>, by: SegmentRef },
-    MergeFailed { operator: String, task_index: u32, reason: String },
+    Merged {
+        operator: String,
+        task_index: u32,
+        replaced: Vec<String>,
+        by: SegmentRef,
+    },
+    MergeFailed {
+        operator: String,
+        task_index: u32,
+        reason: String,
+    },
 }
 
 /// Orders. Whoever carries one out reports what came of it as an [`Event`].
 #[derive(Debug)]
 pub enum Action {
     /// To the sources, which inject the barrier. With `full`, tasks snapshot everything, because an earlier piece is missing.
-    Trigger { checkpoint: CheckpointId, kind: CheckpointKind, full: bool, stop: Option<StopMode> },
+    Trigger {
+        checkpoint: CheckpointId,
+        kind: CheckpointKind,
+        full: bool,
+        stop: Option<StopMode>,
+    },
     /// To the tasks: forget the barrier, release what is aligned. Committables already reported stay with the coordinator.
-    AbortCheckpoint { checkpoint: CheckpointId, reason: String },
-    WriteManifest { checkpoint: CheckpointId, manifest: Box<Manifest> },
-    WriteDecision { checkpoint: CheckpointId, pointer: ManifestPointer },
-    CommitSinks { permit: CommitPermit },
+    AbortCheckpoint {
+        checkpoint: CheckpointId,
+        reason: String,
+    },
+    WriteManifest {
+        checkpoint: CheckpointId,
+        manifest: Box<Manifest>,
+    },
+    WriteDecision {
+        checkpoint: CheckpointId,
+        pointer: ManifestPointer,
+    },
+    CommitSinks {
+        permit: CommitPermit,
+    },
     /// Copy manifest and segments to a place that retention does not touch.
-    StoreSavepoint { request: u64, checkpoint: CheckpointId, manifest: Box<Manifest> },
-    SavepointCompleted { request: u64, pointer: ManifestPointer },
-    SavepointFailed { request: u64, reason: String },
-    Merge { operator: String, task_index: u32, segments: Vec<SegmentRef>, to_full: bool },
+    StoreSavepoint {
+        request: u64,
+        checkpoint: CheckpointId,
+        manifest: Box<Manifest>,
+    },
+    SavepointCompleted {
+        request: u64,
+        pointer: ManifestPointer,
+    },
+    SavepointFailed {
+        request: u64,
+        reason: String,
+    },
+    Merge {
+        operator: String,
+        task_index: u32,
+        segments: Vec<SegmentRef>,
+        to_full: bool,
+    },
     /// Manifests and segments that nothing needs any more.
-    Delete { paths: Vec<String> },
+    Delete {
+        paths: Vec<String>,
+    },
+    /// Decisions about checkpoints older than this one are needed by nobody: their manifests are about to go.
+    TrimLog {
+        oldest: CheckpointId,
+    },
     /// For people and metrics.
     Report(CheckpointReport),
     /// The stop that came with a savepoint is due.
-    StopJob { request: u64 },
+    StopJob {
+        request: u64,
+    },
     /// The final checkpoint is committed.
     FinishJob,
     /// Restart from the last completed checkpoint, or fail for good where `fatal`.
-    FailJob { reason: String, fatal: bool },
+    FailJob {
+        reason: String,
+        fatal: bool,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -84,9 +84,17 @@ impl Default for CheckpointSpec {
 #[serde(tag = "strategy", rename_all = "kebab-case")]
 pub enum RestartSpec {
     None,
-    FixedDelay { attempts: u32, delay_ms: u64 },
+    FixedDelay {
+        attempts: u32,
+        delay_ms: u64,
+    },
     /// The delay doubles from `initial_ms` to `max_ms` and falls back after `reset_after_ms` without a failure.
-    ExponentialDelay { initial_ms: u64, max_ms: u64, reset_after_ms: u64, attempts: Option<u32> },
+    ExponentialDelay {
+        initial_ms: u64,
+        max_ms: u64,
+        reset_after_ms: u64,
+        attempts: Option<u32>,
+    },
 }
 
 impl Default for RestartSpec {

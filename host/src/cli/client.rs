@@ -1,0 +1,187 @@
+//! The HTTP API as calls. Every failure becomes a [`CliError`] that says what to do.
+
+use super::error::CliError;
+use super::terminal::Terminal;
+use crate::api::{OperationState, OperationView, ProblemDetails};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::io::Read;
+use std::time::Duration;
+use ureq::http::{Method, Request, Response, Uri};
+use ureq::{Agent, Body, SendBody};
+
+/// A server that is there answers a connection at once.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Compiling a large component takes seconds to minutes on a busy machine.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
+/// A page of dead letters is the largest answer.
+const ANSWER_BYTES_MAX: u64 = 128 << 20;
+/// One question to an operation. Short enough for any proxy.
+const POLL_S: u32 = 20;
+
+pub struct Client {
+    agent: Agent,
+    server: String,
+}
+
+impl Client {
+    pub fn new(server: &str) -> Result<Self, CliError> {
+        let server = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
+        let wrong = |cause: String| CliError::usage(format!("server `{server}`: {cause}")).remedy("write it as http://HOST:PORT");
+        let uri: Uri = server.parse().map_err(|e| wrong(format!("{e}")))?;
+        let host = uri.host().ok_or_else(|| wrong("has no host".into()))?;
+        if uri.scheme_str() != Some("http") {
+            return Err(wrong("only http is understood".into()));
+        }
+        let mut config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_recv_response(Some(ANSWER_TIMEOUT));
+        if matches!(host, "localhost" | "127.0.0.1" | "[::1]") {
+            // A proxy in the environment is for the world outside.
+            config = config.proxy(None);
+        }
+        Ok(Self { agent: config.build().into(), server: server.trim_end_matches('/').to_owned() })
+    }
+
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
+        self.json(self.send(Method::GET, path, None, SendBody::none())?)
+    }
+
+    pub fn delete(&self, path: &str) -> Result<(), CliError> {
+        self.send(Method::DELETE, path, None, SendBody::none()).map(|_| ())
+    }
+
+    /// The answer and whether something was created.
+    pub fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<(T, bool), CliError> {
+        let response = self.send_json(Method::PUT, path, body)?;
+        let created = response.status().as_u16() == 201;
+        Ok((self.json(response)?, created))
+    }
+
+    pub fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, CliError> {
+        self.json(self.send_json(Method::POST, path, body)?)
+    }
+
+    pub fn put_bytes<T: DeserializeOwned>(&self, path: &str, len: u64, mut body: impl Read) -> Result<(T, bool), CliError> {
+        let headers = Some(("application/wasm", Some(len)));
+        let response = self.send(Method::PUT, path, headers, SendBody::from_reader(&mut body))?;
+        let created = response.status().as_u16() == 201;
+        Ok((self.json(response)?, created))
+    }
+
+    /// Waits until the operation has ended. The ones that failed are errors.
+    pub fn finish(&self, operation: OperationView, terminal: &Terminal, doing: &str) -> Result<OperationView, CliError> {
+        let _spinner = terminal.spinner(doing);
+        let path = format!("{}?wait={POLL_S}s", operation.path());
+        let mut operation = operation;
+        while operation.state == OperationState::Running {
+            operation = self.get(&path)?;
+        }
+        match operation.problem {
+            Some(problem) => Err(problem.into()),
+            None => Ok(operation),
+        }
+    }
+
+    fn send_json(&self, method: Method, path: &str, body: &impl Serialize) -> Result<Response<Body>, CliError> {
+        let body = serde_json::to_vec(body).expect("BUG: a request is not JSON");
+        let headers = Some(("application/json", Some(body.len() as u64)));
+        self.send(method, path, headers, SendBody::from_reader(&mut body.as_slice()))
+    }
+
+    fn send(
+        &self,
+        method: Method,
+        path: &str,
+        content: Option<(&str, Option<u64>)>,
+        body: SendBody<'_>,
+    ) -> Result<Response<Body>, CliError> {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.server));
+        if let Some((kind, len)) = content {
+            request = request.header("content-type", kind);
+            if let Some(len) = len {
+                request = request.header("content-length", len);
+            }
+        }
+        let request = request.body(body).map_err(|e| CliError::usage(format!("{}{path}: {e}", self.server)))?;
+        let mut response = self.agent.run(request).map_err(|error| self.unreachable(&error))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string().unwrap_or_default();
+        Err(match serde_json::from_str::<ProblemDetails>(&text) {
+            Ok(problem) => problem.into(),
+            // Something in between, or no Tidegate at all.
+            Err(_) => CliError::failed(format!("{} answered {status} and no explanation", self.server))
+                .remedy("check that a Tidegate server listens there (--server, TIDEGATE_SERVER)"),
+        })
+    }
+
+    fn json<T: DeserializeOwned>(&self, mut response: Response<Body>) -> Result<T, CliError> {
+        response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_json().map_err(|error| {
+            CliError::failed(format!("the answer of {} is not understood: {error}", self.server))
+                .remedy("check that a Tidegate server of this version listens there (--server, TIDEGATE_SERVER)")
+        })
+    }
+
+    fn unreachable(&self, error: &ureq::Error) -> CliError {
+        let refused = matches!(error, ureq::Error::Io(e) if e.kind() == std::io::ErrorKind::ConnectionRefused);
+        let what = match error {
+            _ if refused => format!("no server listens at {}", self.server),
+            error => format!("no answer from {}: {error}", self.server),
+        };
+        CliError::failed(what).remedy("start one with `tidegate serve`, or name another with --server or TIDEGATE_SERVER")
+    }
+}
+
+/// A name within a path. Those that are right stay as they are; the server refuses the others.
+pub fn segment(name: &str) -> String {
+    let mut path = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~' | b'+' | b'@') {
+            path.push(char::from(byte));
+        } else {
+            path.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    // Dots alone would be taken for a way through the path.
+    if name.bytes().all(|b| b == b'.') { name.replace('.', "%2E") } else { path }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stay_one_segment_whatever_is_in_them() {
+        assert_eq!(segment("flights-1.2_x"), "flights-1.2_x");
+        assert_eq!(segment("a/b?c#d e%"), "a%2Fb%3Fc%23d%20e%25");
+        assert_eq!(segment(".."), "%2E%2E");
+        assert_eq!(segment("ä"), "%C3%A4");
+    }
+
+    #[test]
+    fn servers_are_named_with_or_without_http() {
+        assert_eq!(Client::new("localhost:8080").unwrap().server(), "http://localhost:8080");
+        assert_eq!(Client::new("http://h:1/").unwrap().server(), "http://h:1");
+        for wrong in ["https://h:1", "ftp://h", "http://", "http://a b"] {
+            assert_eq!(Client::new(wrong).err().map(|e| e.code()), Some(2), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_not_there_is_named_with_what_to_do() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let error = Client::new(&free.to_string()).unwrap().get::<serde_json::Value>("/v1/jobs").unwrap_err();
+        assert_eq!(error.what, format!("no server listens at http://{free}"));
+        assert!(error.remedy.as_deref().unwrap().contains("tidegate serve"));
+        assert_eq!(error.code(), 1);
+    }
+}

@@ -1,0 +1,57 @@
+//! `/v1/modules`
+
+use super::Host;
+use super::problem::HttpProblem;
+use super::request::{Body, Segments, too_large};
+use crate::api::{ModuleList, ModuleView};
+use axum::Json;
+use axum::extract::{FromRequest, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use std::time::Duration;
+
+/// A slow client holds one of few places.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// 201 for a new version, 200 for one that is there with the same bytes.
+pub async fn push(
+    State(host): State<Host>,
+    Segments((name, version)): Segments<(String, String)>,
+    request: Request,
+) -> Result<(StatusCode, Json<ModuleView>), HttpProblem> {
+    let max = host.manager.module_bytes_max();
+    if content_length(request.headers()).is_some_and(|bytes| bytes > max as u64) {
+        return Err(too_large(max).remedy("the limit is module_bytes_max"));
+    }
+    let _place = host.uploads.acquire().await.expect("BUG: nobody closes this semaphore");
+    let body = tokio::time::timeout(UPLOAD_TIMEOUT, Body::from_request(request, &()));
+    let Ok(body) = body.await else {
+        let detail = format!("the component did not arrive within {} s (upload_timeout)", UPLOAD_TIMEOUT.as_secs());
+        return Err(HttpProblem::new(StatusCode::REQUEST_TIMEOUT, "timed-out", "The upload takes too long", detail));
+    };
+    let Body(bytes) = body.map_err(|problem| if problem.0.status == 413 { too_large(max) } else { problem })?;
+    let (view, created) = host.manager.push_module(&name, &version, bytes).await?;
+    Ok((if created { StatusCode::CREATED } else { StatusCode::OK }, Json(view)))
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+pub async fn list(State(host): State<Host>) -> Result<Json<ModuleList>, HttpProblem> {
+    Ok(Json(ModuleList { modules: host.manager.modules().await? }))
+}
+
+pub async fn show(
+    State(host): State<Host>,
+    Segments((name, version)): Segments<(String, String)>,
+) -> Result<Json<ModuleView>, HttpProblem> {
+    Ok(Json(host.manager.module(&name, &version).await?))
+}
+
+pub async fn delete(
+    State(host): State<Host>,
+    Segments((name, version)): Segments<(String, String)>,
+) -> Result<StatusCode, HttpProblem> {
+    host.manager.delete_module(&name, &version).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,323 @@
+//! One attempt: everything that runs between a start (or restart) of a job and its end or failure.
+//!
+//! ```text
+//!   acquire ─► plan ─► manifest ─► sinks recover ─► state read ─► tasks built ─► threads
+//! ```
+//!
+//! Invariants:
+//! * nothing is opened before the log is fenced: from then on no predecessor can decide anything;
+//! * sinks finish what was decided and discard everything newer before the first writer is open;
+//! * a task starts with exactly the state, the positions and the watermark of the restored checkpoint.
+
+use super::dead_letters::DeadLetterLane;
+use crate::connector::dead_letter::DeadLetters;
+use super::plan::JobPlan;
+use super::restore::Sinks;
+use super::splits::SplitNames;
+use super::status::TaskView;
+use crate::checkpoint_store::CheckpointStore;
+use crate::connector::ConnectorContext;
+use crate::metrics::{Metrics, TaskLabels, TaskMetrics};
+use crate::state::KeyedState;
+use crate::task::chain::{Chain, Node, NodeKind, Route, SinkNode};
+use crate::task::edge::{EdgeWriter, KeyFrom, Partitioning, Target};
+use crate::task::gate::Gate;
+use crate::task::operator::{Logic, OperatorNode};
+use crate::task::snapshot;
+use crate::task::source::SourceDriver;
+use crate::task::thread::{ChannelHead, Head, SourceHead, Task};
+use crate::task::{Report, TaskError};
+use crate::wasm::env::{OperatorEnv, OperatorMeta};
+use crate::wasm::guest_metrics::TaskGuestMetrics;
+use crate::wasm::instance::WasmOperator;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tidegate_core::barrier::Aligner;
+use tidegate_core::checkpoint::{Manifest, SegmentRef, TaskId};
+use tidegate_core::job_graph::execution;
+use tidegate_core::job_graph::spec::{KeySpec, OnError};
+use tidegate_core::key_group;
+use tidegate_core::limits::{RowLimits, TASK_STACK_BYTES};
+use tidegate_core::row::NO_TIMESTAMP;
+use tidegate_core::watermark::WatermarkMerge;
+use tokio::sync::mpsc;
+
+pub struct Attempt {
+    pub job: String,
+    pub store: CheckpointStore,
+    pub gates: BTreeMap<TaskId, Arc<Gate>>,
+    /// Tasks with a source at their head: where barriers start.
+    pub sources: Vec<TaskId>,
+    pub sinks: Arc<Sinks>,
+    pub reports: mpsc::UnboundedReceiver<Report>,
+    pub views: Vec<TaskView>,
+    names: BTreeMap<TaskId, String>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+    uploads: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Attempt {
+    pub fn task_name(&self, task: TaskId) -> String {
+        self.names.get(&task).cloned().unwrap_or_else(|| task.to_string())
+    }
+
+    /// Nobody waits any more: tasks see it at their gates.
+    pub fn close(&self) {
+        for gate in self.gates.values() {
+            gate.close();
+        }
+    }
+
+    /// Until all threads are gone. A guest in a call ends with its deadline at the latest.
+    pub async fn join(&mut self) {
+        let threads = std::mem::take(&mut self.threads);
+        let joined = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                // A panic was reported by the task itself.
+                let _ = thread.join();
+            }
+        });
+        let _ = joined.await;
+        for upload in self.uploads.drain(..) {
+            let _ = upload.await;
+        }
+    }
+}
+
+/// State to put into the tasks of one operator, read from the store beforehand: segments of all former tasks, oldest first.
+type Segments = BTreeMap<String, Vec<(SegmentRef, bytes::Bytes)>>;
+
+pub struct Builder<'a> {
+    pub plan: &'a JobPlan,
+    pub store: CheckpointStore,
+    pub metrics: &'a Metrics,
+    pub restored: Option<&'a Manifest>,
+    pub sinks: Arc<Sinks>,
+    pub dead_letters: DeadLetters,
+    pub segments: Segments,
+    /// Checkpoints before this attempt have ids up to here.
+    pub last_checkpoint: u64,
+}
+
+impl Builder<'_> {
+    /// Builds all tasks, then starts their threads.
+    pub fn build(self) -> Result<Attempt, TaskError> {
+        let graph = &self.plan.graph;
+        let gates: BTreeMap<TaskId, Arc<Gate>> =
+            graph.task_ids().into_iter().map(|id| (id, Gate::new(graph.channels_into(id.vertex as usize, id.index).len()))).collect();
+        let (to_job, reports) = mpsc::unbounded_channel();
+        let names = Arc::new(SplitNames::default());
+        let segments = Arc::new(self.segments.clone());
+        let mut attempt = Attempt {
+            job: self.plan.spec.name.clone(),
+            store: self.store.clone(),
+            gates: gates.clone(),
+            sources: Vec::new(),
+            sinks: Arc::clone(&self.sinks),
+            reports,
+            views: Vec::new(),
+            names: BTreeMap::new(),
+            threads: Vec::new(),
+            uploads: Vec::new(),
+        };
+        let mut tasks = Vec::new();
+        for id in graph.task_ids() {
+            let (uploads, parts) = mpsc::unbounded_channel();
+            attempt.uploads.push(tokio::spawn(snapshot::upload(id, self.store.clone(), parts, to_job.clone())));
+            let (task, view) = self.task(id, &gates, &names, &segments, to_job.clone(), uploads)?;
+            if matches!(task.head, Head::Source(_)) {
+                attempt.sources.push(id);
+            }
+            attempt.names.insert(id, task.name.clone());
+            attempt.views.push(view);
+            tasks.push(task);
+        }
+        for task in tasks {
+            let thread = std::thread::Builder::new().name(thread_name(&task)).stack_size(TASK_STACK_BYTES).spawn(move || task.run());
+            match thread {
+                Ok(thread) => attempt.threads.push(thread),
+                Err(error) => {
+                    attempt.close();
+                    return Err(TaskError::Restart(format!("could not start a thread for a task: {error}")));
+                }
+            }
+        }
+        Ok(attempt)
+    }
+
+    fn task(
+        &self,
+        id: TaskId,
+        gates: &BTreeMap<TaskId, Arc<Gate>>,
+        names: &Arc<SplitNames>,
+        segments: &Arc<Segments>,
+        reports: mpsc::UnboundedSender<Report>,
+        uploads: mpsc::UnboundedSender<snapshot::AsyncPart>,
+    ) -> Result<(Task, TaskView), TaskError> {
+        let graph = &self.plan.graph;
+        let vertex = &graph.vertices[id.vertex as usize];
+        let job = &self.plan.spec.name;
+        let counters = |node: &str| {
+            self.metrics.task(job, TaskLabels { vertex: id.vertex, operator: node.to_owned(), task: id.index })
+        };
+        let metrics = counters(&vertex.nodes[0].name);
+        let mut nodes = Vec::new();
+        let mut edges = Vec::new();
+        let mut policies = Vec::new();
+        let mut view = TaskView { id, task: Arc::clone(&metrics), nodes: Vec::new() };
+        for node in &vertex.nodes {
+            let node_metrics = counters(&node.name);
+            view.nodes.push((node.name.clone(), Arc::clone(&node_metrics)));
+            let kind = match node.kind {
+                execution::NodeKind::Source(_) => NodeKind::Source,
+                execution::NodeKind::Operator(i) => NodeKind::Operator(Box::new(self.operator(i, id.index, segments, node_metrics)?)),
+                execution::NodeKind::Sink(_) => {
+                    let writer = self.sinks[&node.name].open(id.index, vertex.parallelism);
+                    let writer = writer.map_err(|e| TaskError::connector(&node.name, &e))?;
+                    NodeKind::Sink(SinkNode { name: node.name.clone(), writer, metrics: node_metrics })
+                }
+            };
+            let routes = node.outputs.iter().map(|targets| targets.iter().map(|target| match *target {
+                execution::Target::Chained { node, input } => Route::Node { node, input },
+                execution::Target::Edge { edge } => {
+                    let (writer, policy) = self.edge(edge, id, gates);
+                    edges.push(writer);
+                    policies.push(policy);
+                    Route::Edge(edges.len() - 1)
+                }
+            }).collect()).collect();
+            nodes.push(Node { kind, routes });
+        }
+        // A number of its own among all tasks of the job: it becomes part of a file's name.
+        let number = graph.vertices[..id.vertex as usize].iter().map(|v| v.parallelism).sum::<u32>() + id.index;
+        let dead_letters = self.dead_letters.writer(number).map_err(|e| TaskError::connector("dead letters", &e))?;
+        let lane = DeadLetterLane::new(job.clone(), id, dead_letters, Arc::clone(names), self.plan.operator_modules());
+        let chain = Chain::new(nodes, edges, policies, lane, Arc::clone(&metrics));
+        let head = match vertex.nodes[0].kind {
+            execution::NodeKind::Source(i) => Head::Source(self.source(i, id.index, vertex.parallelism, names, Arc::clone(&metrics))?),
+            _ => self.channels(id),
+        };
+        let task = Task {
+            id,
+            name: format!("{} ({}/{})", vertex.name, id.index + 1, vertex.parallelism),
+            gate: Arc::clone(&gates[&id]),
+            chain,
+            head,
+            restored: self.last_checkpoint,
+            reports,
+            uploads,
+            metrics,
+        };
+        Ok((task, view))
+    }
+
+    fn source(&self, i: usize, index: u32, parallelism: u32, names: &Arc<SplitNames>, metrics: Arc<TaskMetrics>) -> Result<SourceHead, TaskError> {
+        let spec = &self.plan.spec.sources[i];
+        let source = self.plan.build_source(spec)?;
+        let positions = self.restored.and_then(|manifest| manifest.sources.get(&spec.name));
+        let reader = source.open(index, parallelism, positions.map_or(&[], Vec::as_slice)).map_err(|e| TaskError::connector(&spec.name, &e))?;
+        let driver = SourceDriver::new(
+            spec.name.clone(),
+            reader,
+            spec.watermark.as_ref(),
+            spec.on_error,
+            self.plan.spec.batch,
+            Arc::clone(names),
+            metrics,
+        );
+        Ok(SourceHead { driver: Box::new(driver), stopped: false })
+    }
+
+    fn channels(&self, id: TaskId) -> Head {
+        let graph = &self.plan.graph;
+        let channels = graph.channels_into(id.vertex as usize, id.index);
+        let inputs = channels.iter().map(|channel| (graph.edges[channel.edge].to_node, graph.edges[channel.edge].input)).collect();
+        Head::Channels(ChannelHead {
+            inputs,
+            aligner: Aligner::new(channels.len(), self.plan.spec.delivery),
+            watermarks: WatermarkMerge::new(channels.len()),
+            told_idle: false,
+        })
+    }
+
+    fn operator(&self, i: usize, index: u32, segments: &Segments, metrics: Arc<TaskMetrics>) -> Result<OperatorNode, TaskError> {
+        let spec = &self.plan.spec.operators[i];
+        let code = &self.plan.operators[&spec.name];
+        let meta = Arc::new(OperatorMeta {
+            job: self.plan.spec.name.clone(),
+            operator: spec.name.clone(),
+            module: spec.module.clone(),
+            digest: code.digest.clone(),
+            task_index: index,
+            parallelism: spec.parallelism,
+            options: spec.config.clone(),
+            ports: code.outputs.len() as u32,
+            keyed: code.keyed,
+            limits: spec.limits,
+            row_limits: RowLimits::default(),
+        });
+        let (mut state, mut restore) = (None, Vec::new());
+        if code.keyed {
+            let groups = self.plan.spec.key_groups;
+            let owned = key_group::groups_of(index, groups, spec.parallelism);
+            let of_this_task = |segment: &SegmentRef| segment.first_group < owned.end && owned.start < segment.end_group;
+            let all = segments.get(&spec.name).into_iter().flatten();
+            restore = all.filter(|(segment, _)| of_this_task(segment)).map(|(segment, bytes)| (segment.path.clone(), bytes.clone())).collect();
+            state = Some(KeyedState::new(&code.states, groups, owned.clone(), &spec.limits));
+        }
+        let guest_metrics = self.metrics.guest(&self.plan.spec.name, &spec.name);
+        let env = OperatorEnv::new(meta, state, TaskGuestMetrics::new(guest_metrics));
+        let logic = match &code.code {
+            super::plan::Code::Wasm(module) => Logic::Wasm(Box::new(WasmOperator::new(module.clone(), env))),
+            super::plan::Code::Native(make) => Logic::Native { operator: make(), env: Box::new(env) },
+        };
+        Ok(OperatorNode { name: spec.name.clone(), on_error: spec.on_error, logic, restore, metrics, watermark: NO_TIMESTAMP })
+    }
+
+    fn edge(&self, number: usize, from: TaskId, gates: &BTreeMap<TaskId, Arc<Gate>>) -> (EdgeWriter, OnError) {
+        let graph = &self.plan.graph;
+        let edge = &graph.edges[number];
+        let to = &graph.vertices[edge.to_vertex];
+        let head = &to.nodes[edge.to_node];
+        let targets = (0..to.parallelism)
+            .map(|index| {
+                let id = TaskId { vertex: edge.to_vertex as u32, index };
+                let channels = graph.channels_into(edge.to_vertex, index);
+                let channel = channels.iter().position(|c| c.edge == number && c.upstream_task == from.index);
+                Target { gate: Arc::clone(&gates[&id]), channel: channel.unwrap_or(usize::MAX) }
+            })
+            .collect();
+        let partitioning = match &edge.partitioning {
+            execution::Partitioning::Forward => Partitioning::Forward { task: from.index as usize },
+            execution::Partitioning::Rebalance => Partitioning::Rebalance,
+            execution::Partitioning::Key(key) => Partitioning::Key {
+                from: match key {
+                    KeySpec::Row => KeyFrom::Row,
+                    KeySpec::Json(pointers) => KeyFrom::Json(pointers.iter().map(|p| self.plan.pointer(p)).collect()),
+                },
+                key_groups: self.plan.spec.key_groups,
+            },
+        };
+        let policy = match head.kind {
+            execution::NodeKind::Operator(i) => self.plan.spec.operators[i].on_error,
+            _ => OnError::Fail,
+        };
+        (EdgeWriter::new(head.name.clone(), partitioning, targets, self.plan.spec.batch), policy)
+    }
+}
+
+fn thread_name(task: &Task) -> String {
+    // Linux shows 15 bytes of it.
+    format!("tg-{}-{}", task.id.vertex, task.id.index)
+}
+
+/// What connectors are told about the job.
+pub fn context(plan: &JobPlan, node: &str) -> ConnectorContext {
+    ConnectorContext {
+        job: plan.spec.name.clone(),
+        job_id: plan.job_id.clone(),
+        node: node.to_owned(),
+        delivery: plan.spec.delivery,
+        base: plan.base.clone(),
+    }
+}

@@ -1,0 +1,109 @@
+//! The dead letters of one task: what was taken out of the stream, with its provenance, written exactly once like any other output.
+//!
+//! Invariant: a dead letter belongs to the epoch of the record that it was made of. It is staged, pre-committed and committed with
+//! the checkpoint, so a record that is replayed after a failure leaves one letter and not two.
+
+use super::plan::JobPlan;
+use super::splits::SplitNames;
+use crate::connector::dead_letter::{DeadLetter, DeadLetterKind, DeadLetterWriter, DeadLetters};
+use crate::connector::ConnectorError;
+use crate::task::TaskError;
+use crate::task::operator::{Culprit, CulpritKind};
+use crate::task::snapshot::AsyncPart;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tidegate_core::checkpoint::{CheckpointId, TaskId};
+use tidegate_core::row::{self, NO_TIMESTAMP};
+
+/// The sink's name in manifests. No node of a job can have it.
+pub const DEAD_LETTERS: &str = "~dead-letters";
+
+/// Where a job's dead letters lie, below the job's own folder.
+pub fn folder(job_folder: &Path) -> PathBuf {
+    job_folder.join("dead-letters")
+}
+
+pub fn sink(plan: &JobPlan, job_folder: &Path) -> DeadLetters {
+    DeadLetters::new(folder(job_folder), &plan.job_id)
+}
+
+pub struct DeadLetterLane {
+    job: String,
+    task: TaskId,
+    writer: DeadLetterWriter,
+    splits: Arc<SplitNames>,
+    /// Module and digest by operator.
+    modules: BTreeMap<String, (String, String)>,
+}
+
+impl DeadLetterLane {
+    pub fn new(
+        job: String,
+        task: TaskId,
+        writer: DeadLetterWriter,
+        splits: Arc<SplitNames>,
+        modules: BTreeMap<String, (String, String)>,
+    ) -> Self {
+        Self { job, task, writer, splits, modules }
+    }
+
+    pub fn begin(&mut self, epoch: CheckpointId) -> Result<(), TaskError> {
+        self.writer.begin(epoch).map_err(failed)
+    }
+
+    /// `node`: the operator that could not process the record, or the source that could not read it.
+    pub fn push(&mut self, node: &str, culprit: Culprit) -> Result<(), TaskError> {
+        let (row, _) = row::first(&culprit.row);
+        let (module, digest) = self.modules.get(node).cloned().unzip();
+        let (source, split) = self.splits.name(culprit.origin.split()).unzip();
+        let mut letter = DeadLetter {
+            id: String::new(),
+            kind: kind(culprit.kind),
+            reason: culprit.reason,
+            job: self.job.clone(),
+            operator: node.to_owned(),
+            module,
+            digest,
+            task: self.task.index,
+            record: source.is_some().then(|| culprit.origin.position()),
+            source,
+            split,
+            exact: culprit.origin.is_exact(),
+            key: row.key.to_vec(),
+            value: row.value.map(<[u8]>::to_vec),
+            headers: row::headers(row.headers).map(|(name, value)| (name.to_owned(), value.to_vec())).collect(),
+            timestamp: Some(row.timestamp).filter(|timestamp| *timestamp != NO_TIMESTAMP),
+            change: row.change.name().to_owned(),
+            processing_time_ms: u64::try_from(culprit.processing_time).unwrap_or(0),
+        };
+        self.writer.push(&mut letter).map_err(failed)
+    }
+
+    /// The synchronous part of a snapshot, and the next epoch.
+    pub fn snapshot(&mut self, next_epoch: CheckpointId, part: &mut AsyncPart) -> Result<(), TaskError> {
+        let pre_commit = self.writer.pre_commit().map_err(failed)?;
+        part.sinks.push((DEAD_LETTERS.to_owned(), pre_commit));
+        self.writer.begin(next_epoch).map_err(failed)
+    }
+
+    pub fn abort(&mut self) {
+        self.writer.abort();
+    }
+}
+
+fn kind(kind: CulpritKind) -> DeadLetterKind {
+    match kind {
+        CulpritKind::Rejected => DeadLetterKind::Rejected,
+        CulpritKind::BadRow => DeadLetterKind::BadRow,
+        CulpritKind::Trap => DeadLetterKind::Trap,
+        CulpritKind::Deadline => DeadLetterKind::Deadline,
+        CulpritKind::Violation => DeadLetterKind::Violation,
+        CulpritKind::Decode => DeadLetterKind::Decode,
+        CulpritKind::Key => DeadLetterKind::Key,
+    }
+}
+
+fn failed(error: ConnectorError) -> TaskError {
+    TaskError::connector("dead letters", &error)
+}

@@ -1,0 +1,389 @@
+//! Carries out what the checkpoint coordinator orders, and reports to it what came of it. No policy in here.
+//!
+//! ```text
+//!   tasks ──reports──┐                        ┌──► gates (trigger, abort)
+//!   store, sinks ────┼─► coordinator ─orders──┼──► store (manifest, decision, delete, merge), sinks (commit)
+//!   people ──────────┘                        └──► people (savepoints, reports)
+//! ```
+//!
+//! Invariants:
+//! * events are handed over one at a time, orders are started in their order;
+//! * the attempt ends with everything it started: no thread, no write of it goes on when `run` has returned.
+
+use super::attempt::Attempt;
+use super::restore::Sinks;
+use super::status::JobShared;
+use super::{Clock, Command, SavepointReply};
+use crate::checkpoint_store::{AppendError, CheckpointStore, DecisionLog};
+use crate::fault::{self, Fault};
+use crate::task::gate::Gate;
+use crate::task::snapshot::{explain, put_segment};
+use crate::task::{Barrier, Control, Report, TaskError};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+use tidegate_core::checkpoint::{Action, CheckpointId, CommitPermit, Coordinator, Event, ManifestPointer, SegmentRef, TaskId};
+use tidegate_core::job_state::JobEvent;
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinSet;
+
+/// Why an attempt is over.
+#[derive(Debug)]
+pub enum End {
+    Finished,
+    /// By a stop with a savepoint.
+    Stopped,
+    Cancelled,
+    Failed { reason: String, fatal: bool },
+}
+
+/// What nothing needs any more.
+enum CleanUp {
+    Trim(CheckpointId),
+    Delete(Vec<String>),
+}
+
+/// What an asynchronous order came to.
+enum Done {
+    Event(Event),
+    /// Orders whose outcome the coordinator does not wait for.
+    Nothing,
+}
+
+pub struct Drive<'a> {
+    attempt: &'a mut Attempt,
+    /// One decision at a time; the lock is for the compiler, the coordinator sees to the order.
+    log: Arc<Mutex<DecisionLog>>,
+    coordinator: Coordinator,
+    shared: &'a JobShared,
+    commands: &'a mut mpsc::UnboundedReceiver<Command>,
+    io: JoinSet<Done>,
+    /// Goes on in the order of the orders: what is deleted must have gone from the log before.
+    clean_ups: mpsc::UnboundedSender<CleanUp>,
+    clock: Clock,
+    running: BTreeSet<TaskId>,
+    sources_ended: BTreeSet<TaskId>,
+    savepoints: HashMap<u64, SavepointReply>,
+    next_request: u64,
+    end: Option<End>,
+}
+
+impl<'a> Drive<'a> {
+    pub fn new(
+        attempt: &'a mut Attempt,
+        log: DecisionLog,
+        coordinator: Coordinator,
+        shared: &'a JobShared,
+        commands: &'a mut mpsc::UnboundedReceiver<Command>,
+        clock: Clock,
+    ) -> Self {
+        let log = Arc::new(Mutex::new(log));
+        let (clean_ups, orders) = mpsc::unbounded_channel();
+        let mut io = JoinSet::new();
+        io.spawn(clean_up(attempt.store.clone(), Arc::clone(&log), orders));
+        Self {
+            attempt,
+            log,
+            coordinator,
+            shared,
+            commands,
+            io,
+            clean_ups,
+            clock,
+            running: BTreeSet::new(),
+            sources_ended: BTreeSet::new(),
+            savepoints: HashMap::new(),
+            next_request: 1,
+            end: None,
+        }
+    }
+
+    /// Until the attempt is over. All tasks have ended then.
+    pub async fn run(mut self) -> End {
+        while self.end.is_none() {
+            let tick = self.tick_at();
+            tokio::select! {
+                report = self.attempt.reports.recv() => match report {
+                    Some(report) => self.report(report),
+                    None => self.fail("all tasks are gone".to_owned(), false),
+                },
+                Some(done) = self.io.join_next() => match done {
+                    Ok(Done::Event(event)) => {
+                        if let Event::SinksCommitted { checkpoint } = &event {
+                            self.tell_sources(Control::CheckpointCommitted(*checkpoint));
+                        }
+                        self.event(event);
+                    }
+                    Ok(Done::Nothing) => {}
+                    Err(panicked) => self.fail(format!("an order of the checkpoint coordinator panicked: {panicked}"), false),
+                },
+                command = self.commands.recv() => match command {
+                    Some(command) => self.command(command),
+                    // Nobody can ask for anything any more: the host goes down.
+                    None => self.end = Some(End::Cancelled),
+                },
+                () = tokio::time::sleep_until(tick) => self.event(Event::Tick),
+            }
+        }
+        let end = self.end.take().expect("BUG: the loop ended without a reason");
+        // Told before the tasks are taken down, which may last as long as a guest's deadline.
+        match &end {
+            End::Finished | End::Stopped => {}
+            End::Cancelled => self.shared.event(JobEvent::CancelRequested),
+            End::Failed { reason, .. } => self.shared.failed(reason),
+        }
+        self.tear_down().await;
+        for (_, reply) in self.savepoints.drain() {
+            let _ = reply.send(Err(format!("the job ended before the savepoint was complete: {end:?}")));
+        }
+        end
+    }
+
+    async fn tear_down(&mut self) {
+        self.attempt.close();
+        // The clean-up ends when it has done what was ordered.
+        let _ = std::mem::replace(&mut self.clean_ups, mpsc::unbounded_channel().0);
+        // What is being written is waited for: the next attempt must not meet it half way. A hanging disk holds us no longer than this.
+        let io = &mut self.io;
+        let drained = tokio::time::timeout(Duration::from_secs(30), async { while io.join_next().await.is_some() {} }).await;
+        if drained.is_err() {
+            tracing::warn!(job = %self.attempt.job, "store or sink calls did not return within 30 s and are left behind");
+        }
+        self.attempt.join().await;
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
+    fn tick_at(&self) -> tokio::time::Instant {
+        let far = Duration::from_secs(3600);
+        let wait = self.coordinator.next_deadline().map_or(far, |at| Duration::from_millis(at.saturating_sub(self.now_ms())).min(far));
+        tokio::time::Instant::now() + wait
+    }
+
+    fn fail(&mut self, reason: String, fatal: bool) {
+        self.end.get_or_insert(End::Failed { reason, fatal });
+    }
+
+    fn report(&mut self, report: Report) {
+        match report {
+            Report::Running { task } => {
+                self.running.insert(task);
+                if self.running.len() == self.attempt.gates.len() {
+                    self.shared.running();
+                    // From here on triggers make sense.
+                    self.event(Event::Tick);
+                }
+            }
+            Report::SourceEnded { task } => {
+                self.sources_ended.insert(task);
+                if self.sources_ended.len() == self.attempt.sources.len() {
+                    self.event(Event::AllSourcesEnded);
+                }
+            }
+            Report::Acknowledged { checkpoint, task, snapshot } => {
+                self.shared.stall(snapshot.timing.sync_us);
+                self.event(Event::TaskAcknowledged { checkpoint, task, snapshot });
+            }
+            Report::Declined { checkpoint, task, reason } => self.event(Event::TaskDeclined { checkpoint, task, reason }),
+            Report::PreCommitFailed { checkpoint, task, reason } => self.event(Event::PreCommitFailed { checkpoint, task, reason }),
+            Report::Failed { task: _, error: TaskError::Closed } => {}
+            Report::Failed { task, error } => {
+                let fatal = matches!(error, TaskError::Fatal(_));
+                let name = self.attempt.task_name(task);
+                self.fail(format!("task {name}: {error}"), fatal);
+            }
+            Report::Ended { task } => {
+                let name = self.attempt.task_name(task);
+                self.fail(format!("task {name} ended by itself"), false);
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Cancel => self.end = Some(End::Cancelled),
+            Command::Savepoint { stop, reply } => {
+                let request = self.next_request;
+                self.next_request += 1;
+                self.savepoints.insert(request, reply);
+                if stop.is_some() {
+                    self.shared.stopping();
+                }
+                self.event(Event::SavepointRequested { request, stop });
+            }
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        // A job that is not running yet has nobody to inject barriers.
+        if matches!(event, Event::Tick) && self.running.len() < self.attempt.gates.len() {
+            return;
+        }
+        tracing::trace!(job = %self.attempt.job, ?event, "coordinator hears");
+        for action in self.coordinator.handle(self.now_ms(), event) {
+            self.carry_out(action);
+        }
+    }
+
+    fn clean_up(&self, order: CleanUp) {
+        self.clean_ups.send(order).expect("BUG: the clean-up ended before the attempt");
+    }
+
+    fn tell_sources(&self, control: Control) {
+        for task in &self.attempt.sources {
+            self.attempt.gates[task].control(control);
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        let store = self.attempt.store.clone();
+        match action {
+            Action::Trigger { checkpoint, kind, full, stop } => {
+                let barrier = Barrier { checkpoint, kind, full, stop };
+                self.tell_sources(Control::Trigger(barrier));
+            }
+            Action::AbortCheckpoint { checkpoint, reason } => {
+                tracing::warn!(job = %self.attempt.job, checkpoint, %reason, "checkpoint aborted");
+                broadcast(&self.attempt.gates, Control::AbortCheckpoint(checkpoint));
+            }
+            Action::WriteManifest { checkpoint, manifest } => {
+                self.io.spawn(async move {
+                    fault::point(Fault::AllAnsweredManifestNot);
+                    Done::Event(match store.put_manifest(&manifest).await {
+                        Ok(pointer) => Event::ManifestWritten { checkpoint, pointer },
+                        Err(error) => Event::ManifestFailed { checkpoint, reason: explain(&error) },
+                    })
+                });
+            }
+            Action::WriteDecision { checkpoint, pointer } => {
+                let (log, now_ms) = (Arc::clone(&self.log), self.now_ms());
+                self.io.spawn(async move { Done::Event(decide(&log, checkpoint, pointer, now_ms).await) });
+            }
+            Action::CommitSinks { permit } => {
+                let sinks = self.attempt.sinks.clone();
+                self.io.spawn(async move { Done::Event(commit(sinks, permit).await) });
+            }
+            Action::StoreSavepoint { request, checkpoint, manifest } => {
+                self.io.spawn(async move {
+                    Done::Event(match store.store_savepoint(&savepoint_id(checkpoint), &manifest).await {
+                        Ok(pointer) => Event::SavepointStored { request, pointer },
+                        Err(error) => Event::SavepointStoreFailed { request, reason: explain(&error) },
+                    })
+                });
+            }
+            Action::SavepointCompleted { request, pointer } => {
+                if let Some(reply) = self.savepoints.remove(&request) {
+                    let _ = reply.send(Ok(pointer));
+                }
+            }
+            Action::SavepointFailed { request, reason } => {
+                if let Some(reply) = self.savepoints.remove(&request) {
+                    let _ = reply.send(Err(reason));
+                }
+                self.shared.stop_failed();
+            }
+            Action::Merge { operator, task_index, segments, to_full } => {
+                self.io.spawn(async move { Done::Event(merge(store, operator, task_index, segments, to_full).await) });
+            }
+            Action::TrimLog { oldest } => self.clean_up(CleanUp::Trim(oldest)),
+            Action::Delete { paths } => self.clean_up(CleanUp::Delete(paths)),
+            Action::Report(report) => self.shared.checkpoint(report),
+            Action::StopJob { .. } => {
+                fault::point(Fault::SavepointWrittenStopNot);
+                self.end = Some(End::Stopped);
+            }
+            Action::FinishJob => {
+                fault::point(Fault::FinalCommittedFinishNot);
+                self.end = Some(End::Finished);
+            }
+            Action::FailJob { reason, fatal } => self.fail(reason, fatal),
+        }
+    }
+}
+
+/// Ids are ordered as the checkpoints are.
+pub fn savepoint_id(checkpoint: CheckpointId) -> String {
+    format!("savepoint-{checkpoint:06}")
+}
+
+fn broadcast(gates: &BTreeMap<TaskId, Arc<Gate>>, control: Control) {
+    for gate in gates.values() {
+        gate.control(control);
+    }
+}
+
+async fn clean_up(store: CheckpointStore, log: Arc<Mutex<DecisionLog>>, mut orders: mpsc::UnboundedReceiver<CleanUp>) -> Done {
+    let job = store.job().to_owned();
+    while let Some(order) = orders.recv().await {
+        let done = match order {
+            CleanUp::Trim(oldest) => {
+                let trimmed = log.lock().await.trim(oldest).await;
+                fault::point(Fault::LogTrimmedManifestsNot);
+                trimmed
+            }
+            CleanUp::Delete(paths) => store.delete(&paths).await,
+        };
+        if let Err(error) = done {
+            // Left behind: it costs room, and the next start sweeps it.
+            tracing::warn!(%job, error = explain(&error), "could not remove what retention gave up");
+        }
+    }
+    Done::Nothing
+}
+
+async fn decide(log: &Mutex<DecisionLog>, checkpoint: CheckpointId, pointer: ManifestPointer, now_ms: u64) -> Event {
+    fault::point(Fault::ManifestWrittenDecisionNot);
+    match log.lock().await.commit(pointer, now_ms).await {
+        Ok(()) => Event::Decided { checkpoint },
+        Err(AppendError::Fenced { incarnation, uuid, .. }) => Event::Fenced { by: format!("incarnation {incarnation} ({uuid})") },
+        Err(error @ AppendError::Unknown { .. }) => Event::DecisionUnknown { checkpoint, reason: explain(&error) },
+    }
+}
+
+async fn commit(sinks: Arc<Sinks>, permit: CommitPermit) -> Event {
+    let checkpoint = permit.checkpoint();
+    fault::point(Fault::DecisionWrittenSinksNot);
+    let committed = tokio::task::spawn_blocking(move || {
+        for (number, (sink, committables)) in permit.committables().iter().enumerate() {
+            if number > 0 {
+                fault::point(Fault::OneSinkCommittedRestNot);
+            }
+            let Some(sink) = sinks.get(sink) else { return Err(format!("sink {sink} is not part of the job any more")) };
+            sink.commit(committables).map_err(|e| e.to_string())?;
+        }
+        Ok(())
+    });
+    match committed.await {
+        Ok(Ok(())) => {
+            fault::point(Fault::SinksCommittedTrimNot);
+            Event::SinksCommitted { checkpoint }
+        }
+        Ok(Err(reason)) => Event::CommitFailed { checkpoint, reason },
+        Err(panicked) => Event::CommitFailed { checkpoint, reason: format!("a commit panicked: {panicked}") },
+    }
+}
+
+async fn merge(store: CheckpointStore, operator: String, task_index: u32, segments: Vec<SegmentRef>, to_full: bool) -> Event {
+    match try_merge(&store, &operator, task_index, &segments, to_full).await {
+        Ok(by) => Event::Merged { operator, task_index, replaced: segments.into_iter().map(|segment| segment.path).collect(), by },
+        Err(reason) => Event::MergeFailed { operator, task_index, reason },
+    }
+}
+
+async fn try_merge(store: &CheckpointStore, operator: &str, task_index: u32, segments: &[SegmentRef], to_full: bool) -> Result<SegmentRef, String> {
+    let mut pieces = Vec::with_capacity(segments.len());
+    for segment in segments {
+        pieces.push(store.read_segment(segment).await.map_err(|e| explain(&e))?);
+    }
+    let merged = tokio::task::spawn_blocking(move || {
+        let pieces: Vec<&[u8]> = pieces.iter().map(AsRef::as_ref).collect();
+        crate::state::merge_segments(&pieces, to_full)
+    });
+    let merged = merged.await.map_err(|e| format!("the merge panicked: {e}"))?.map_err(|e| e.to_string())?;
+    // Named by no checkpoint: it belongs to the chain.
+    let written = put_segment(store, operator, task_index, 0, merged).await?;
+    fault::point(Fault::MergeWrittenChainNot);
+    Ok(written)
+}

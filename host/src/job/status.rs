@@ -1,0 +1,183 @@
+//! What the outside sees of a running job. Written by the job's own task, read by HTTP, the CLI and metrics.
+
+use crate::api::{JobStatus, TaskStatus};
+use crate::metrics::{JobMetrics, TaskMetrics};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use tidegate_core::checkpoint::{CheckpointReport, CheckpointStatus, TaskId};
+use tidegate_core::job_state::{JobEvent, JobState};
+use tokio::sync::watch;
+
+/// Reports that are kept for people.
+const REPORTS_MAX: usize = 100;
+/// Stalls that are kept for percentiles.
+const STALLS_MAX: usize = 100_000;
+
+pub struct JobShared {
+    job: String,
+    state: watch::Sender<JobState>,
+    inner: Mutex<Inner>,
+    metrics: Arc<JobMetrics>,
+}
+
+#[derive(Default)]
+struct Inner {
+    attempt: u32,
+    error: Option<String>,
+    running_since: Option<Instant>,
+    reports: VecDeque<CheckpointReport>,
+    stalls_us: Vec<u64>,
+    tasks: Vec<TaskView>,
+    savepoint: Option<String>,
+}
+
+/// One task and the counters of its nodes, upstream first.
+#[derive(Clone)]
+pub struct TaskView {
+    pub id: TaskId,
+    pub task: Arc<TaskMetrics>,
+    pub nodes: Vec<(String, Arc<TaskMetrics>)>,
+}
+
+impl JobShared {
+    pub fn new(job: &str, metrics: Arc<JobMetrics>) -> Self {
+        Self { job: job.to_owned(), state: watch::Sender::new(JobState::Created), inner: Mutex::default(), metrics }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn state(&self) -> JobState {
+        *self.state.borrow()
+    }
+
+    pub fn watch(&self) -> watch::Receiver<JobState> {
+        self.state.subscribe()
+    }
+
+    /// Something happened. What has no place in the current state is a bug of the driver; it is logged and changes nothing.
+    pub fn event(&self, event: JobEvent) {
+        match self.state().after(event) {
+            Ok(state) => {
+                tracing::info!(job = %self.job, from = %self.state(), to = %state, "job state");
+                self.state.send_replace(state);
+            }
+            Err(refused) => tracing::error!(job = %self.job, %refused, "an event in the wrong state"),
+        }
+    }
+
+    pub fn attempt_begins(&self) {
+        let mut inner = self.inner();
+        inner.attempt += 1;
+        inner.running_since = None;
+        inner.tasks.clear();
+    }
+
+    pub fn tasks(&self, tasks: Vec<TaskView>) {
+        self.inner().tasks = tasks;
+    }
+
+    pub fn running(&self) {
+        self.inner().running_since = Some(Instant::now());
+        self.event(JobEvent::TasksStarted);
+    }
+
+    pub fn stopping(&self) {
+        if self.state() == JobState::Running {
+            self.event(JobEvent::StopRequested);
+        }
+    }
+
+    /// A stop with a savepoint did not come about, and the job goes on.
+    pub fn stop_failed(&self) {
+        if self.state() == JobState::Stopping {
+            self.event(JobEvent::StopFailed);
+        }
+    }
+
+    pub fn failed(&self, reason: &str) {
+        self.explain(reason);
+        self.event(JobEvent::FailureReported);
+    }
+
+    /// The last error, in the words that people see.
+    pub fn explain(&self, reason: &str) {
+        self.inner().error = Some(reason.to_owned());
+    }
+
+    pub fn restarted(&self) {
+        self.metrics.restarts.add(1);
+    }
+
+    pub fn checkpoint(&self, report: CheckpointReport) {
+        if report.status != CheckpointStatus::Pending {
+            tracing::debug!(job = %self.job, ?report, "checkpoint");
+        }
+        self.metrics.checkpoint(&report);
+        let mut inner = self.inner();
+        match inner.reports.iter_mut().find(|known| known.checkpoint == report.checkpoint) {
+            Some(known) => *known = report,
+            None => {
+                inner.reports.push_back(report);
+                if inner.reports.len() > REPORTS_MAX {
+                    inner.reports.pop_front();
+                }
+            }
+        }
+    }
+
+    pub fn checkpoints(&self) -> Vec<CheckpointReport> {
+        self.inner().reports.iter().cloned().collect()
+    }
+
+    pub fn stall(&self, us: u64) {
+        let mut inner = self.inner();
+        if inner.stalls_us.len() < STALLS_MAX {
+            inner.stalls_us.push(us);
+        }
+    }
+
+    /// How long tasks stood still at barriers, for the benches.
+    pub fn stalls_us(&self) -> Vec<u64> {
+        self.inner().stalls_us.clone()
+    }
+
+    pub fn savepoint(&self, path: &str) {
+        self.inner().savepoint = Some(path.to_owned());
+    }
+
+    pub fn last_savepoint(&self) -> Option<String> {
+        self.inner().savepoint.clone()
+    }
+
+    pub fn status(&self) -> JobStatus {
+        let inner = self.inner();
+        let tasks: Vec<_> = inner.tasks.iter().map(task_status).collect();
+        JobStatus {
+            state: self.state(),
+            attempt: inner.attempt,
+            error: inner.error.clone(),
+            watermark: tasks.iter().map(|task| task.watermark).min().flatten(),
+            uptime_ms: inner.running_since.map_or(0, |since| since.elapsed().as_millis() as u64),
+            tasks,
+        }
+    }
+}
+
+fn task_status(view: &TaskView) -> TaskStatus {
+    let (busy, idle, blocked) = (view.task.busy_us.get(), view.task.idle_us.get(), view.task.backpressured_us.get());
+    let all = (busy + idle + blocked).max(1) as f64;
+    TaskStatus {
+        vertex: view.id.vertex,
+        index: view.id.index,
+        nodes: view.nodes.iter().map(|(name, _)| name.clone()).collect(),
+        records_in: view.nodes.first().map_or(0, |(_, metrics)| metrics.records_in.get()),
+        records_out: view.nodes.last().map_or(0, |(_, metrics)| metrics.records_out.get().max(metrics.records_in.get())),
+        busy: busy as f64 / all,
+        backpressured: blocked as f64 / all,
+        idle: idle as f64 / all,
+        watermark: view.nodes.iter().filter_map(|(_, metrics)| metrics.watermark.get()).min(),
+    }
+}

@@ -1,0 +1,397 @@
+//! The nodes of one task, and how elements go through them without leaving the thread.
+//!
+//! Invariants:
+//! * nodes stand in topological order, so a loop over them sees a node's outputs delivered before its neighbours are asked anything;
+//! * a watermark passes a node only after the timers it makes due have fired and their rows are on their way;
+//! * at a barrier every node is frozen between the same two batches: nothing is in flight inside a chain.
+
+use super::edge::{EdgeWriter, Keyless};
+use super::operator::{Culprit, CulpritKind, Logic, OperatorNode, Outcome};
+use super::snapshot::AsyncPart;
+use super::{Barrier, Element, TaskError};
+use crate::connector::SinkWriter;
+use crate::job::dead_letters::DeadLetterLane;
+use crate::metrics::TaskMetrics;
+use crate::state::FrozenState;
+use crate::wasm::instance::CallError;
+use std::sync::Arc;
+use std::time::Instant;
+use tidegate_core::checkpoint::CheckpointId;
+use tidegate_core::job_graph::spec::OnError;
+use tidegate_core::limits::TIMERS_PER_DELIVERY_MAX;
+use tidegate_core::row::{Rows, Timestamp};
+use tidegate_core::state_schema::TimeDomain;
+use tokio::sync::oneshot;
+
+pub struct Node {
+    pub kind: NodeKind,
+    /// By port.
+    pub routes: Vec<Vec<Route>>,
+}
+
+pub enum NodeKind {
+    /// The head of a source chain; its reader is with the [`super::source::SourceDriver`].
+    Source,
+    Operator(Box<OperatorNode>),
+    Sink(SinkNode),
+}
+
+pub struct SinkNode {
+    pub name: String,
+    pub writer: Box<dyn SinkWriter>,
+    pub metrics: Arc<TaskMetrics>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    Node { node: usize, input: u32 },
+    Edge(usize),
+}
+
+/// An operator whose frozen state is still being copied out.
+struct Draining {
+    node: usize,
+    to: oneshot::Sender<FrozenState>,
+}
+
+pub struct Chain {
+    nodes: Vec<Node>,
+    edges: Vec<EdgeWriter>,
+    /// Policies of the nodes that edges lead to, for rows without a key.
+    keyless_policies: Vec<OnError>,
+    dead_letters: DeadLetterLane,
+    draining: Vec<Draining>,
+    metrics: Arc<TaskMetrics>,
+    keyless: Vec<Keyless>,
+}
+
+impl Chain {
+    pub fn new(
+        nodes: Vec<Node>,
+        edges: Vec<EdgeWriter>,
+        keyless_policies: Vec<OnError>,
+        dead_letters: DeadLetterLane,
+        metrics: Arc<TaskMetrics>,
+    ) -> Self {
+        Self { nodes, edges, keyless_policies, dead_letters, draining: Vec::new(), metrics, keyless: Vec::new() }
+    }
+
+    /// Starts guests and the first epoch, before the first element.
+    pub fn open(&mut self, epoch: CheckpointId) -> Result<(), TaskError> {
+        for node in &mut self.nodes {
+            match &mut node.kind {
+                NodeKind::Source => {}
+                NodeKind::Operator(operator) => operator.start()?,
+                NodeKind::Sink(sink) => sink.writer.begin(epoch).map_err(|e| TaskError::connector(&sink.name, &e))?,
+            }
+        }
+        self.dead_letters.begin(epoch)
+    }
+
+    pub fn dead_letters(&mut self) -> &mut DeadLetterLane {
+        &mut self.dead_letters
+    }
+
+    /// Rows that a source has made.
+    pub fn from_source(&mut self, rows: Rows) -> Result<(), TaskError> {
+        self.metrics.records_out.add(u64::from(rows.count));
+        self.metrics.bytes_out.add(rows.bytes.len() as u64);
+        self.route(0, 0, rows)
+    }
+
+    /// Rows for an input of a node.
+    pub fn deliver(&mut self, node: usize, input: u32, rows: Rows) -> Result<(), TaskError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        match &mut self.nodes[node].kind {
+            NodeKind::Source => unreachable!("BUG: rows for a source"),
+            NodeKind::Sink(sink) => {
+                sink.metrics.records_in.add(u64::from(rows.count));
+                sink.metrics.bytes_in.add(rows.bytes.len() as u64);
+                sink.writer.write(&rows).map_err(|e| TaskError::connector(&sink.name, &e))
+            }
+            NodeKind::Operator(operator) => {
+                let mut outcome = Outcome::default();
+                operator.process(input, rows, &mut outcome)?;
+                self.settle(node, outcome)
+            }
+        }
+    }
+
+    fn settle(&mut self, node: usize, outcome: Outcome) -> Result<(), TaskError> {
+        let NodeKind::Operator(operator) = &mut self.nodes[node].kind else { unreachable!("BUG: not an operator") };
+        for culprit in outcome.culprits {
+            if operator.on_error == OnError::DeadLetter {
+                operator.metrics.dead_letters.add(1);
+                self.dead_letters.push(&operator.name, culprit)?;
+            }
+        }
+        let metrics = Arc::clone(&operator.metrics);
+        for (port, rows) in outcome.outputs {
+            metrics.records_out.add(u64::from(rows.count));
+            metrics.bytes_out.add(rows.bytes.len() as u64);
+            self.route(node, port, rows)?;
+        }
+        Ok(())
+    }
+
+    fn route(&mut self, node: usize, port: u32, rows: Rows) -> Result<(), TaskError> {
+        let routes = self.nodes[node].routes.get(port as usize).map_or(0, Vec::len);
+        for i in 0..routes {
+            let route = self.nodes[node].routes[port as usize][i];
+            if i + 1 == routes {
+                return self.send(route, rows);
+            }
+            self.send(route, rows.clone())?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, route: Route, rows: Rows) -> Result<(), TaskError> {
+        let edge = match route {
+            Route::Node { node, input } => return self.deliver(node, input, rows),
+            Route::Edge(edge) => edge,
+        };
+        self.edges[edge].write(rows, &mut self.keyless)?;
+        if !self.keyless.is_empty() {
+            return self.take_out_keyless(edge);
+        }
+        Ok(())
+    }
+
+    fn take_out_keyless(&mut self, edge: usize) -> Result<(), TaskError> {
+        let to = self.edges[edge].to_node.clone();
+        for bad in std::mem::take(&mut self.keyless) {
+            match self.keyless_policies[edge] {
+                OnError::Fail => {
+                    let reason = bad.reason;
+                    return Err(TaskError::Fatal(format!("no key for operator {to} (its policy is on_error = \"fail\"): {reason}")));
+                }
+                OnError::Skip => self.metrics.rejected.add(1),
+                OnError::DeadLetter => {
+                    let culprit = Culprit {
+                        kind: CulpritKind::Key,
+                        reason: bad.reason,
+                        row: bad.row,
+                        origin: bad.origin,
+                        processing_time: super::processing_time(),
+                    };
+                    self.dead_letters.push(&to, culprit)?;
+                    self.metrics.dead_letters.add(1)
+                }
+            };
+        }
+        Ok(())
+    }
+
+    /// Event time goes on: timers fire node by node, then the next vertices are told.
+    pub fn advance_watermark(&mut self, watermark: Timestamp) -> Result<(), TaskError> {
+        for node in 0..self.nodes.len() {
+            if let NodeKind::Operator(operator) = &mut self.nodes[node].kind {
+                operator.watermark = watermark;
+                operator.metrics.watermark.set(watermark);
+                self.fire(node, TimeDomain::EventTime)?;
+            }
+        }
+        for edge in &mut self.edges {
+            edge.broadcast(|| Element::Watermark(watermark))?;
+        }
+        Ok(())
+    }
+
+    pub fn fan_out(&self) -> usize {
+        self.edges.iter().map(EdgeWriter::fan_out).max().unwrap_or(1)
+    }
+
+    pub fn idle(&mut self) -> Result<(), TaskError> {
+        for edge in &mut self.edges {
+            edge.broadcast(|| Element::Idle)?;
+        }
+        Ok(())
+    }
+
+    /// Timers of processing time that are due.
+    pub fn fire_processing_time(&mut self) -> Result<(), TaskError> {
+        for node in 0..self.nodes.len() {
+            if let NodeKind::Operator(_) = &self.nodes[node].kind {
+                self.fire(node, TimeDomain::ProcessingTime)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fire(&mut self, node: usize, domain: TimeDomain) -> Result<(), TaskError> {
+        let mut rounds = 0u64;
+        let mut rounds_max = 0;
+        loop {
+            let NodeKind::Operator(operator) = &mut self.nodes[node].kind else { unreachable!("BUG: not an operator") };
+            if rounds == 0 {
+                // As many as there are now, and room for timers that set timers which are due at once.
+                let env = operator.logic.env();
+                let timers = env.state.as_ref().map_or(0, |state| state.timer_count(domain)) as u64;
+                rounds_max = timers + u64::from(env.meta.limits.timer_rounds_max);
+            }
+            let mut outcome = Outcome::default();
+            if !operator.fire_timers(domain, &mut outcome)? {
+                return Ok(());
+            }
+            rounds += 1;
+            if rounds > rounds_max {
+                let (name, limit) = (&operator.name, operator.logic.env().meta.limits.timer_rounds_max);
+                return Err(TaskError::Fatal(format!(
+                    "operator {name}: timers go on setting timers that are due at once; the limit is {limit} rounds (timer_rounds_max)"
+                )));
+            }
+            self.settle(node, outcome)?;
+        }
+    }
+
+    /// When the task must wake up though nothing comes in.
+    pub fn next_wake(&mut self) -> Option<Instant> {
+        let lingers = self.edges.iter().filter_map(EdgeWriter::linger_deadline).min();
+        let mut timer: Option<i64> = None;
+        for node in &mut self.nodes {
+            if let NodeKind::Operator(operator) = &mut node.kind
+                && let Some(state) = &operator.logic.env().state
+                && let Some(time) = state.next_timer(TimeDomain::ProcessingTime)
+            {
+                timer = Some(timer.map_or(time, |earliest| earliest.min(time)));
+            }
+        }
+        let timer = timer.map(|time| {
+            // A timer in the far future is looked at again in a while.
+            let wait = (time - super::processing_time()).clamp(0, 60_000) as u64;
+            Instant::now() + std::time::Duration::from_millis(wait)
+        });
+        match (lingers, timer) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    pub fn flush(&mut self) -> Result<(), TaskError> {
+        for edge in &mut self.edges {
+            edge.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Ships what has waited for its linger time.
+    pub fn flush_lingering(&mut self, now: Instant) -> Result<(), TaskError> {
+        for edge in &mut self.edges {
+            if edge.linger_deadline().is_some_and(|deadline| deadline <= now) {
+                edge.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The synchronous part of a snapshot, and the barrier to the next vertices. Nothing here takes longer with more state.
+    pub fn snapshot(&mut self, barrier: Barrier) -> Result<AsyncPart, TaskError> {
+        // What the checkpoint before has left goes first, whole.
+        while self.is_draining() {
+            self.drain(usize::MAX);
+        }
+        // Before the snapshot: the next vertices can align while this task is at it.
+        for edge in &mut self.edges {
+            edge.broadcast(|| Element::Barrier(barrier))?;
+        }
+        let begun = Instant::now();
+        let next_epoch = barrier.checkpoint + 1;
+        let mut part = AsyncPart::new(barrier.checkpoint);
+        for (at, node) in self.nodes.iter_mut().enumerate() {
+            match &mut node.kind {
+                NodeKind::Source => {}
+                NodeKind::Operator(operator) => {
+                    let env = operator.logic.env();
+                    let task_index = env.meta.task_index;
+                    if let Some(state) = &mut env.state {
+                        let full = barrier.full
+                            || tidegate_core::compaction::wants_full_snapshot(state.dirty_entries(), state.live_entries());
+                        state.freeze(full);
+                        let (to, frozen) = oneshot::channel();
+                        self.draining.push(Draining { node: at, to });
+                        part.operators.push((operator.name.clone(), task_index, frozen));
+                    }
+                }
+                NodeKind::Sink(sink) => {
+                    let pre_commit = sink.writer.pre_commit().map_err(|e| TaskError::connector(&sink.name, &e))?;
+                    part.sinks.push((sink.name.clone(), pre_commit));
+                    sink.writer.begin(next_epoch).map_err(|e| TaskError::connector(&sink.name, &e))?;
+                }
+            }
+        }
+        self.dead_letters.snapshot(next_epoch, &mut part)?;
+        part.timing.sync_us = begun.elapsed().as_micros() as u64;
+        Ok(part)
+    }
+
+    pub fn is_draining(&self) -> bool {
+        !self.draining.is_empty()
+    }
+
+    /// Copies some more of what is frozen. Called between batches.
+    pub fn drain(&mut self, budget: usize) {
+        let nodes = &mut self.nodes;
+        let mut done = None;
+        for (i, draining) in self.draining.iter().enumerate() {
+            let NodeKind::Operator(operator) = &mut nodes[draining.node].kind else { unreachable!("BUG: not an operator") };
+            let state = operator.logic.env().state.as_mut().expect("BUG: draining without state");
+            if let Some(frozen) = state.drain(budget) {
+                operator.metrics.state_bytes.set(state.bytes());
+                operator.metrics.state_keys.set(state.live_keys());
+                done = Some((i, frozen));
+                break;
+            }
+        }
+        if let Some((i, frozen)) = done {
+            // Nobody waits for it when the checkpoint was given up: then the next one is full.
+            let _ = self.draining.swap_remove(i).to.send(frozen);
+        }
+    }
+
+    pub fn blocked(&self) -> std::time::Duration {
+        self.edges.iter().map(|edge| edge.blocked).sum()
+    }
+
+    pub fn sweep(&mut self) {
+        for node in &mut self.nodes {
+            if let NodeKind::Operator(operator) = &mut node.kind {
+                let watermark = operator.watermark;
+                if let Some(state) = &mut operator.logic.env().state {
+                    state.sweep(TIMERS_PER_DELIVERY_MAX, crate::state::CallTime { watermark, processing_time: super::processing_time() });
+                }
+            }
+        }
+    }
+
+    /// The task ends without a checkpoint.
+    pub fn abort(&mut self) {
+        for node in &mut self.nodes {
+            if let NodeKind::Sink(sink) = &mut node.kind {
+                sink.writer.abort();
+            }
+        }
+        self.dead_letters.abort();
+    }
+}
+
+impl OperatorNode {
+    /// On the task's own thread: tasks restore side by side.
+    fn start(&mut self) -> Result<(), TaskError> {
+        let name = &self.name;
+        if let Some(state) = &mut self.logic.env().state {
+            for (path, segment) in std::mem::take(&mut self.restore) {
+                state.restore(&segment).map_err(|e| TaskError::Fatal(format!("operator {name}: segment {path}: {e}")))?;
+            }
+            self.metrics.state_keys.set(state.live_keys());
+            self.metrics.state_bytes.set(state.bytes());
+        }
+        let Logic::Wasm(guest) = &mut self.logic else { return Ok(()) };
+        guest.start().map_err(|error| match error {
+            CallError::Transient(why) => TaskError::Restart(format!("operator {name} could not start: {why}")),
+            error => TaskError::Fatal(format!("operator {name} could not start: {error}")),
+        })
+    }
+}

@@ -1,0 +1,147 @@
+//! What happens to a snapshot after its task has gone on: state is written to segments, sinks make their rows durable, and the
+//! job hears of it.
+//!
+//! Invariant: acknowledgements of one task go out in the order of its barriers.
+
+use super::Report;
+use crate::checkpoint_store::{CheckpointStore, SegmentDraft};
+use crate::fault::{self, Fault};
+use crate::state::Segment;
+use crate::connector::{ConnectorError, PreCommit};
+use crate::state::FrozenState;
+use std::time::Instant;
+use tidegate_core::checkpoint::{
+    CheckpointId, OperatorSnapshot, SegmentRef, SinkSnapshot, SourceSnapshot, TaskId, TaskSnapshot, TaskTiming,
+};
+use tokio::sync::{mpsc, oneshot};
+
+pub struct AsyncPart {
+    pub checkpoint: CheckpointId,
+    pub sources: Vec<SourceSnapshot>,
+    /// Operator, task index, and the state once the task has copied it out.
+    pub operators: Vec<(String, u32, oneshot::Receiver<FrozenState>)>,
+    pub sinks: Vec<(String, PreCommit)>,
+    pub timing: TaskTiming,
+}
+
+impl AsyncPart {
+    pub fn new(checkpoint: CheckpointId) -> Self {
+        Self { checkpoint, sources: Vec::new(), operators: Vec::new(), sinks: Vec::new(), timing: TaskTiming::default() }
+    }
+}
+
+/// Takes the parts of one task, one after another, until the task is gone.
+pub async fn upload(
+    task: TaskId,
+    store: CheckpointStore,
+    mut parts: mpsc::UnboundedReceiver<AsyncPart>,
+    reports: mpsc::UnboundedSender<Report>,
+) {
+    // Committables of checkpoints that this task declined: their rows are staged, and the next acknowledgement carries them.
+    let mut carried = Vec::new();
+    while let Some(part) = parts.recv().await {
+        let checkpoint = part.checkpoint;
+        let Some(mut report) = upload_one(task, &store, part, &mut carried).await else { return };
+        if let Report::Acknowledged { snapshot, .. } = &mut report {
+            snapshot.sinks.splice(0..0, carried.drain(..));
+        }
+        tracing::debug!(%task, checkpoint, "snapshot finished");
+        if reports.send(report).is_err() {
+            return;
+        }
+    }
+}
+
+/// `None`: the task died before its state was copied out, and the job knows already.
+async fn upload_one(task: TaskId, store: &CheckpointStore, part: AsyncPart, carried: &mut Vec<SinkSnapshot>) -> Option<Report> {
+    let AsyncPart { checkpoint, sources, operators, sinks, mut timing } = part;
+    let begun = Instant::now();
+    let sinks = match pre_commit(sinks).await {
+        Ok(sinks) => sinks,
+        Err(reason) => return Some(Report::PreCommitFailed { checkpoint, task, reason }),
+    };
+    let mut snapshots = Vec::new();
+    let mut declined = None;
+    for (operator, task_index, frozen) in operators {
+        let frozen = frozen.await.ok()?;
+        match write_segment(store, &operator, task_index, checkpoint, frozen).await {
+            Ok(segment) => {
+                timing.bytes += segment.as_ref().map_or(0, |segment| segment.bytes);
+                snapshots.push(OperatorSnapshot { operator, task_index, segment });
+            }
+            Err(reason) => declined = Some(format!("operator {operator}: {reason}")),
+        }
+    }
+    timing.async_us = begun.elapsed().as_micros() as u64;
+    Some(match declined {
+        Some(reason) => {
+            carried.extend(sinks);
+            Report::Declined { checkpoint, task, reason }
+        }
+        None => Report::Acknowledged { checkpoint, task, snapshot: TaskSnapshot { sources, operators: snapshots, sinks, timing } },
+    })
+}
+
+async fn pre_commit(sinks: Vec<(String, PreCommit)>) -> Result<Vec<SinkSnapshot>, String> {
+    if sinks.is_empty() {
+        return Ok(Vec::new());
+    }
+    let done = tokio::task::spawn_blocking(move || {
+        let one = |(sink, pre_commit): (String, PreCommit)| -> Result<SinkSnapshot, (String, ConnectorError)> {
+            fault::point(Fault::RowsStagedPreCommitNot);
+            match pre_commit() {
+                Ok(committables) => {
+                    fault::point(Fault::PreCommittedAnswerNot);
+                    Ok(SinkSnapshot { sink, committables })
+                }
+                Err(error) => Err((sink, error)),
+            }
+        };
+        sinks.into_iter().map(one).collect::<Result<Vec<_>, _>>()
+    });
+    match done.await {
+        Ok(Ok(sinks)) => Ok(sinks),
+        Ok(Err((sink, error))) => Err(format!("sink {sink}: {error}")),
+        Err(panicked) => Err(format!("a pre-commit panicked: {panicked}")),
+    }
+}
+
+async fn write_segment(
+    store: &CheckpointStore,
+    operator: &str,
+    task_index: u32,
+    checkpoint: CheckpointId,
+    frozen: FrozenState,
+) -> Result<Option<SegmentRef>, String> {
+    // An empty full snapshot says that there is no state any more; an empty delta says nothing.
+    if frozen.entries() == 0 && !frozen.is_full() {
+        return Ok(None);
+    }
+    let segment = tokio::task::spawn_blocking(move || frozen.write_segment()).await.map_err(|e| format!("writing a segment panicked: {e}"))?;
+    let written = put_segment(store, operator, task_index, checkpoint, segment).await?;
+    fault::point(Fault::SegmentWrittenAnswerNot);
+    Ok(Some(written))
+}
+
+pub async fn put_segment(
+    store: &CheckpointStore,
+    operator: &str,
+    task_index: u32,
+    checkpoint: CheckpointId,
+    segment: Segment,
+) -> Result<SegmentRef, String> {
+    let Segment { bytes, entries, full, first_group, end_group, .. } = segment;
+    let draft = SegmentDraft { operator, task_index, checkpoint, first_group, end_group, full, entries };
+    store.put_segment(draft, bytes.into()).await.map_err(|e| explain(&e))
+}
+
+/// An error with its causes, for a reason that is only text.
+pub fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,246 @@
+//! The loop of a task: one thread, one gate, one chain.
+//!
+//! Invariants:
+//! * the thread waits in one place only, the gate, and what it waits for has a deadline or is an element;
+//! * a barrier is answered exactly once: acknowledged, declined, or the task has failed;
+//! * frozen state is copied out in small pieces between batches, so that no batch waits for a whole snapshot.
+
+use super::chain::Chain;
+use super::gate::{Gate, Received};
+use super::snapshot::AsyncPart;
+use super::source::SourceDriver;
+use super::{Barrier, Control, Element, Report, TaskError};
+use crate::metrics::TaskMetrics;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+use tidegate_core::barrier::{Aligner, Outcome};
+use tidegate_core::checkpoint::{CheckpointId, TaskId};
+use tidegate_core::watermark::WatermarkMerge;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// Frozen entries copied between two batches: some tens of microseconds.
+const DRAIN_ENTRIES: usize = 2048;
+/// And while there is nothing else to do.
+const DRAIN_ENTRIES_IDLE: usize = 16_384;
+/// Batches between two steps of the clean-up of expired state.
+const SWEEP_EVERY: u64 = 64;
+
+pub struct Task {
+    pub id: TaskId,
+    pub name: String,
+    pub gate: Arc<Gate>,
+    pub chain: Chain,
+    pub head: Head,
+    /// The checkpoint that the job was restored from; the first epoch is the one after.
+    pub restored: CheckpointId,
+    pub reports: UnboundedSender<Report>,
+    pub uploads: UnboundedSender<AsyncPart>,
+    pub metrics: Arc<TaskMetrics>,
+}
+
+/// Where a task's elements come from.
+pub enum Head {
+    Source(SourceHead),
+    Channels(ChannelHead),
+}
+
+pub struct SourceHead {
+    pub driver: Box<SourceDriver>,
+    /// After a stop-with-savepoint barrier nothing more is read.
+    pub stopped: bool,
+}
+
+pub struct ChannelHead {
+    /// The node and its input that each channel leads to.
+    pub inputs: Vec<(usize, u32)>,
+    pub aligner: Aligner,
+    pub watermarks: WatermarkMerge,
+    pub told_idle: bool,
+}
+
+impl Task {
+    /// Runs until the gate is closed or something fails. Never panics: a bug in here fails the job, not the host.
+    pub fn run(mut self) {
+        let id = self.id;
+        let reports = self.reports.clone();
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            let done = self.work();
+            if done.is_err() {
+                self.chain.abort();
+            }
+            done
+        }));
+        let error = match done {
+            Ok(Ok(()) | Err(TaskError::Closed)) => None,
+            Ok(Err(error)) => Some(error),
+            Err(panic) => {
+                let what = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+                Some(TaskError::Restart(format!("task {} panicked: {}", id, what.unwrap_or("no message"))))
+            }
+        };
+        if let Some(error) = error {
+            let _ = reports.send(Report::Failed { task: id, error });
+        }
+        let _ = reports.send(Report::Ended { task: id });
+    }
+
+    fn work(&mut self) -> Result<(), TaskError> {
+        self.chain.open(self.restored + 1)?;
+        self.report(Report::Running { task: self.id })?;
+        let mut next_poll = Some(Instant::now());
+        let mut batches = 0u64;
+        loop {
+            let wake = self.wake_at(next_poll);
+            let waits = Instant::now();
+            let received = self.gate.receive(wake);
+            let begun = Instant::now();
+            self.metrics.idle_us.add((begun - waits).as_micros() as u64);
+            let blocked = self.chain.blocked();
+            match received {
+                Received::Closed => return Err(TaskError::Closed),
+                Received::Control(control) => self.control(control)?,
+                Received::Element(channel, element) => self.element(channel, element)?,
+                Received::Nothing => {}
+            }
+            if let Head::Source(source) = &mut self.head {
+                if !source.stopped && !source.driver.has_ended() && next_poll.is_none_or(|at| at <= begun) {
+                    let wait = source.driver.advance(&mut self.chain)?;
+                    next_poll = begun.checked_add(wait);
+                    if source.driver.has_ended() {
+                        self.report(Report::SourceEnded { task: self.id })?;
+                    }
+                }
+            }
+            batches += 1;
+            if batches.is_multiple_of(SWEEP_EVERY) {
+                self.chain.sweep();
+            }
+            if self.chain.is_draining() {
+                self.chain.drain(if self.gate.is_idle() { DRAIN_ENTRIES_IDLE } else { DRAIN_ENTRIES });
+            }
+            let now = Instant::now();
+            if wake.is_some_and(|at| at <= now) {
+                self.chain.fire_processing_time()?;
+            }
+            self.chain.flush_lingering(now)?;
+            let blocked = self.chain.blocked() - blocked;
+            self.metrics.backpressured_us.add(blocked.as_micros() as u64);
+            self.metrics.busy_us.add(begun.elapsed().saturating_sub(blocked).as_micros() as u64);
+        }
+    }
+
+    /// When to go on though nothing comes in.
+    fn wake_at(&mut self, next_poll: Option<Instant>) -> Option<Instant> {
+        if self.chain.is_draining() {
+            return Some(Instant::now());
+        }
+        let mut wake = self.chain.next_wake();
+        if let Head::Source(source) = &self.head
+            && !source.stopped
+            && !source.driver.has_ended()
+        {
+            let poll = next_poll.unwrap_or_else(Instant::now);
+            wake = Some(wake.map_or(poll, |at| at.min(poll)));
+        }
+        wake
+    }
+
+    fn report(&self, report: Report) -> Result<(), TaskError> {
+        // Nobody listens any more: the job is being torn down.
+        self.reports.send(report).map_err(|_| TaskError::Closed)
+    }
+
+    fn control(&mut self, control: Control) -> Result<(), TaskError> {
+        match (control, &mut self.head) {
+            (Control::Trigger(barrier), Head::Source(source)) => {
+                if barrier.stop.is_some_and(|stop| stop.drain) {
+                    source.driver.end_of_time(&mut self.chain)?;
+                }
+                source.stopped |= barrier.stop.is_some();
+                let positions = source.driver.snapshot();
+                let mut part = self.chain.snapshot(barrier)?;
+                part.sources.push(positions);
+                self.hand_over(part)
+            }
+            (Control::Trigger(barrier), Head::Channels(_)) => unreachable!("BUG: checkpoint {} triggered at a task without a source", barrier.checkpoint),
+            (Control::AbortCheckpoint(checkpoint), Head::Channels(head)) => {
+                self.gate.unblock(&head.aligner.aborted(checkpoint));
+                Ok(())
+            }
+            (Control::AbortCheckpoint(_), Head::Source(_)) => Ok(()),
+            (Control::CheckpointCommitted(checkpoint), Head::Source(source)) => {
+                source.driver.checkpoint_committed(checkpoint);
+                Ok(())
+            }
+            (Control::CheckpointCommitted(_), Head::Channels(_)) => Ok(()),
+        }
+    }
+
+    fn element(&mut self, channel: usize, element: Element) -> Result<(), TaskError> {
+        let Head::Channels(head) = &mut self.head else { unreachable!("BUG: an element for a source") };
+        match element {
+            Element::Batch(rows) => {
+                let (node, input) = head.inputs[channel];
+                self.metrics.batches_in.add(1);
+                let waking = head.watermarks.idle(channel, false);
+                debug_assert!(waking.is_none_or(|status| !status.idle), "BUG: a batch made its channel idle");
+                self.chain.deliver(node, input, rows)
+            }
+            Element::Watermark(watermark) => {
+                let woken = head.watermarks.idle(channel, false);
+                let moved = head.watermarks.watermark(channel, watermark);
+                let Some(status) = moved.or(woken) else { return Ok(()) };
+                if status.idle || status.watermark == tidegate_core::row::NO_TIMESTAMP {
+                    return Ok(());
+                }
+                head.told_idle = false;
+                self.chain.advance_watermark(status.watermark)
+            }
+            Element::Idle => {
+                let Some(status) = head.watermarks.idle(channel, true) else { return Ok(()) };
+                if status.watermark != tidegate_core::row::NO_TIMESTAMP {
+                    self.chain.advance_watermark(status.watermark)?;
+                }
+                if status.idle && !head.told_idle {
+                    head.told_idle = true;
+                    self.chain.idle()?;
+                }
+                Ok(())
+            }
+            Element::Barrier(barrier) => self.barrier(channel, barrier),
+        }
+    }
+
+    fn barrier(&mut self, channel: usize, barrier: Barrier) -> Result<(), TaskError> {
+        let Head::Channels(head) = &mut self.head else { unreachable!("BUG: a barrier for a source") };
+        let now_us = monotonic_us();
+        let arrival = head.aligner.barrier(channel, barrier.checkpoint, now_us);
+        for checkpoint in arrival.abandoned {
+            let reason = format!("barrier {} overtook it", barrier.checkpoint);
+            // Nothing was pre-committed for it: its rows are part of the next epoch.
+            self.report(Report::Declined { checkpoint, task: self.id, reason })?;
+        }
+        match arrival.outcome {
+            Outcome::Blocked => self.gate.block(channel),
+            Outcome::Counted | Outcome::Ignored => {}
+            Outcome::Aligned { alignment_us, .. } => {
+                let mut part = self.chain.snapshot(barrier)?;
+                part.timing.alignment_us = alignment_us;
+                self.hand_over(part)?;
+            }
+        }
+        self.gate.unblock(&arrival.released);
+        Ok(())
+    }
+
+    fn hand_over(&mut self, part: AsyncPart) -> Result<(), TaskError> {
+        self.uploads.send(part).map_err(|_| TaskError::Closed)
+    }
+}
+
+fn monotonic_us() -> u64 {
+    use std::sync::OnceLock;
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_micros() as u64
+}

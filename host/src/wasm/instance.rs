@@ -1,0 +1,440 @@
+//! One guest at work: an instance, its store, and calls into it.
+//!
+//! ```text
+//!   call_batch ─► env into the store ─► deadline set ─► export called ─► env out again ─► commit, or rollback and a new instance
+//! ```
+//!
+//! Invariants:
+//! * after every call the environment is back with the operator, committed or rolled back, never in between;
+//! * an instance that trapped is dropped and never called again;
+//! * an instance holds nothing that must survive: `start` is all it needs to go on in the middle of a stream.
+
+use super::bindings::{batch_processing, lifecycle, record_processing, types};
+use super::engine::WasmEngine;
+use super::env::{OperatorEnv, OperatorMeta, Phase, Violation, record_of, violation};
+use super::wasi::{self, WasiLimits, WasiState, WasiTrap, WasiView};
+use crate::state::CallTime;
+use std::sync::Arc;
+use tidegate_core::row::{Row, Rows};
+use tidegate_core::state_schema::TimeDomain;
+use wasmtime::component::{Component, InstancePre};
+use wasmtime::{ResourceLimiter, Store, Trap};
+
+/// What a store holds beside the instance.
+pub struct GuestStore {
+    pub(super) env: Option<Box<OperatorEnv>>,
+    pub(super) handles: usize,
+    meta: Arc<OperatorMeta>,
+    wasi: WasiState,
+    memory: MemoryLimit,
+}
+
+impl GuestStore {
+    pub fn new(meta: Arc<OperatorMeta>) -> Self {
+        let memory = MemoryLimit { used: 0, limit: meta.limits.memory_bytes_max };
+        let wasi = WasiState::new(WasiLimits::from(&meta.limits));
+        Self { env: None, handles: 0, meta, wasi, memory }
+    }
+
+    /// A line for the operator's log, cut and counted.
+    pub(super) fn guest_log(&mut self, level: tracing::Level, line: &str) {
+        let limits = &self.meta.limits;
+        if let Some(env) = &mut self.env {
+            if env.log_lines >= limits.log_lines_per_call_max {
+                env.log_lines_dropped += 1;
+                return;
+            }
+            env.log_lines += 1;
+        }
+        let end = line.floor_char_boundary(limits.log_line_bytes_max);
+        let (line, cut) = (&line[..end], if end < line.len() { "… (cut)" } else { "" });
+        let (job, operator, module, task) = (&self.meta.job, &self.meta.operator, &self.meta.module, self.meta.task_index);
+        macro_rules! at {
+            ($level:ident) => {
+                tracing::event!(target: "tidegate::guest", tracing::Level::$level, %job, %operator, %module, task, "{line}{cut}")
+            };
+        }
+        match level {
+            tracing::Level::ERROR => at!(ERROR),
+            tracing::Level::WARN => at!(WARN),
+            tracing::Level::INFO => at!(INFO),
+            tracing::Level::DEBUG => at!(DEBUG),
+            tracing::Level::TRACE => at!(TRACE),
+        }
+    }
+}
+
+impl WasiView for GuestStore {
+    fn wasi(&mut self) -> &mut WasiState {
+        &mut self.wasi
+    }
+
+    fn log_line(&mut self, stream: wasi::Stream, line: &str) {
+        let level = match stream {
+            wasi::Stream::Stdout => tracing::Level::INFO,
+            wasi::Stream::Stderr => tracing::Level::WARN,
+        };
+        self.guest_log(level, line);
+    }
+}
+
+/// Sum of all linear memories of the instance.
+struct MemoryLimit {
+    used: usize,
+    limit: usize,
+}
+
+impl ResourceLimiter for MemoryLimit {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let total = self.used + desired.saturating_sub(current);
+        if total > self.limit {
+            return Err(violation(format!("linear memory of {total} bytes exceeds the limit of {} (limits.memory)", self.limit)));
+        }
+        self.used = total;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        const TABLE_ELEMENTS_MAX: usize = 1 << 20;
+        if desired > TABLE_ELEMENTS_MAX {
+            return Err(violation(format!("a table of {desired} elements exceeds the limit of {TABLE_ELEMENTS_MAX} (table_elements_max)")));
+        }
+        Ok(true)
+    }
+}
+
+/// A component that is compiled, linked and known to serve one of our worlds.
+#[derive(Clone)]
+pub struct LoadedModule {
+    pub reference: String,
+    pub digest: String,
+    pre: InstancePre<GuestStore>,
+    lifecycle: lifecycle::GuestIndices,
+    processing: ProcessingIndices,
+}
+
+#[derive(Clone)]
+enum ProcessingIndices {
+    Batch(batch_processing::GuestIndices),
+    Record(record_processing::GuestIndices),
+}
+
+impl LoadedModule {
+    pub fn new(engine: &WasmEngine, component: &Component, reference: &str, digest: &str) -> Result<Self, super::ModuleError> {
+        let pre = super::link(engine, component)?;
+        let wrong_world = |e: wasmtime::Error| super::ModuleError::WrongWorld(format!("{e:#}"));
+        let lifecycle = lifecycle::GuestIndices::new(&pre).map_err(wrong_world)?;
+        let processing = match batch_processing::GuestIndices::new(&pre) {
+            Ok(indices) => ProcessingIndices::Batch(indices),
+            Err(no_batches) => match record_processing::GuestIndices::new(&pre) {
+                Ok(indices) => ProcessingIndices::Record(indices),
+                Err(no_records) => {
+                    return Err(super::ModuleError::WrongWorld(format!("neither `processor` ({no_batches:#}) nor `record-processor` ({no_records:#})")));
+                }
+            },
+        };
+        Ok(Self { reference: reference.to_owned(), digest: digest.to_owned(), pre, lifecycle, processing })
+    }
+
+    pub fn takes_batches(&self) -> bool {
+        matches!(self.processing, ProcessingIndices::Batch(_))
+    }
+
+    /// Calls `describe` in an instance of its own.
+    pub fn describe(&self, meta: Arc<OperatorMeta>) -> Result<lifecycle::Descriptor, CallError> {
+        let mut store = new_store(self.pre.engine(), &meta);
+        let mut env = Box::new(OperatorEnv::new(Arc::clone(&meta), None, Default::default()));
+        env.begin(Phase::Describe, 0);
+        store.data_mut().env = Some(env);
+        let instance = self.pre.instantiate(&mut store).map_err(|e| CallError::died(&e, &meta))?;
+        let guest = self.lifecycle.load(&mut store, &instance).map_err(|e| CallError::died(&e, &meta))?;
+        guest.call_describe(&mut store).map_err(|e| CallError::died(&e, &meta))
+    }
+}
+
+fn new_store(engine: &wasmtime::Engine, meta: &Arc<OperatorMeta>) -> Store<GuestStore> {
+    let mut store = Store::new(engine, GuestStore::new(Arc::clone(meta)));
+    store.limiter(|data| &mut data.memory);
+    store.set_epoch_deadline(WasmEngine::deadline_ticks(meta.limits.call_deadline_ms));
+    store
+}
+
+/// Why a call came to nothing. Its effects are gone already.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    #[error("row {row}: {reason}")]
+    BadRow { row: u32, reason: String },
+    #[error("the operator gave up: {0}")]
+    Fatal(String),
+    #[error("the operator asked for a restart: {0}")]
+    Transient(String),
+    #[error("{message}")]
+    Died { how: Death, message: String },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Death {
+    Trap,
+    Deadline,
+    /// It broke the contract or a limit, which the message names.
+    Violation,
+}
+
+impl CallError {
+    pub(super) fn died(error: &wasmtime::Error, meta: &OperatorMeta) -> Self {
+        if error.downcast_ref::<Trap>() == Some(&Trap::Interrupt) {
+            let limit = meta.limits.call_deadline_ms;
+            return Self::Died { how: Death::Deadline, message: format!("the call ran longer than {limit} ms (limits.deadline)\n{error:?}") };
+        }
+        if let Some(Violation(what)) = error.downcast_ref() {
+            return Self::Died { how: Death::Violation, message: what.clone() };
+        }
+        if let Some(state) = error.downcast_ref::<crate::state::StateError>() {
+            return Self::Died { how: Death::Violation, message: state.to_string() };
+        }
+        if let Some(trap) = error.downcast_ref::<WasiTrap>() {
+            return Self::Died { how: Death::Violation, message: trap.to_string() };
+        }
+        Self::Died { how: Death::Trap, message: format!("{error:?}") }
+    }
+
+    fn failure(failure: types::Failure) -> Self {
+        match failure {
+            types::Failure::BadRow(bad) => Self::BadRow { row: bad.row, reason: bad.reason },
+            types::Failure::Fatal(reason) => Self::Fatal(reason),
+            types::Failure::Transient(reason) => Self::Transient(reason),
+        }
+    }
+}
+
+struct Live {
+    store: Store<GuestStore>,
+    guest: Guest,
+}
+
+enum Guest {
+    Batch(batch_processing::Guest),
+    Record(record_processing::Guest),
+}
+
+/// The guest of one task of an operator.
+pub struct WasmOperator {
+    module: LoadedModule,
+    live: Option<Live>,
+    env: Option<Box<OperatorEnv>>,
+    /// Calls so far: part of the seed of the guest's random numbers.
+    calls: u64,
+    /// Rows and slots of the call, moved in and out so that their memory is used again.
+    slots: Vec<u32>,
+}
+
+/// A row that the guest itself rejected and left no trace of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RejectedRow {
+    pub row: u32,
+    pub reason: String,
+}
+
+impl WasmOperator {
+    pub fn new(module: LoadedModule, env: OperatorEnv) -> Self {
+        Self { module, live: None, env: Some(Box::new(env)), calls: 0, slots: Vec::new() }
+    }
+
+    pub fn env(&mut self) -> &mut OperatorEnv {
+        self.env.as_mut().expect("BUG: the environment is in a store outside of a call")
+    }
+
+    pub fn takes_batches(&self) -> bool {
+        self.module.takes_batches()
+    }
+
+    /// Makes sure that there is a started instance: the guest may fail to start for reasons of its own.
+    pub fn start(&mut self) -> Result<(), CallError> {
+        if self.live.is_some() {
+            return Ok(());
+        }
+        let meta = Arc::clone(&self.env().meta);
+        let mut store = new_store(self.module.pre.engine(), &meta);
+        let mut env = self.env.take().expect("BUG: the environment is in a store outside of a call");
+        env.begin(Phase::Start, 0);
+        store.data_mut().env = Some(env);
+        let started = self.start_in(&mut store, &meta);
+        wasi::finish_call(store.data_mut());
+        let mut env = store.data_mut().env.take().expect("BUG: the store lost the environment");
+        env.metrics.apply_pending();
+        self.env = Some(env);
+        let guest = started?;
+        self.live = Some(Live { store, guest });
+        Ok(())
+    }
+
+    fn start_in(&self, store: &mut Store<GuestStore>, meta: &OperatorMeta) -> Result<Guest, CallError> {
+        let died = |e: wasmtime::Error| CallError::died(&e, meta);
+        let instance = self.module.pre.instantiate(&mut *store).map_err(died)?;
+        let lifecycle = self.module.lifecycle.load(&mut *store, &instance).map_err(died)?;
+        let guest = match &self.module.processing {
+            ProcessingIndices::Batch(indices) => Guest::Batch(indices.load(&mut *store, &instance).map_err(died)?),
+            ProcessingIndices::Record(indices) => Guest::Record(indices.load(&mut *store, &instance).map_err(died)?),
+        };
+        let context = lifecycle::TaskContext {
+            job: meta.job.clone(),
+            operator_name: meta.operator.clone(),
+            task_index: meta.task_index,
+            parallelism: meta.parallelism,
+            options: meta.options.iter().map(|(name, value)| lifecycle::OptionEntry { name: name.clone(), value: value.clone() }).collect(),
+        };
+        store.data_mut().wasi.begin_call(0, wasi::seed(&meta.job, &meta.operator, meta.task_index, 0));
+        match lifecycle.call_start(&mut *store, &context).map_err(died)? {
+            Ok(()) => Ok(guest),
+            Err(failure) => Err(match CallError::failure(failure) {
+                CallError::BadRow { reason, .. } => CallError::Fatal(format!("start answered bad-row: {reason}")),
+                other => other,
+            }),
+        }
+    }
+
+    /// One call, with everything round it. `call` runs with the environment in the store; its answer decides what becomes of the effects.
+    fn call<R>(
+        &mut self,
+        processing_time: i64,
+        call: impl FnOnce(&Guest, &mut Store<GuestStore>) -> wasmtime::Result<Result<R, types::Failure>>,
+    ) -> Result<R, CallError> {
+        let mut live = self.live.take().expect("BUG: a call before start");
+        let env = self.env.take().expect("BUG: the environment is in a store outside of a call");
+        let meta = Arc::clone(&env.meta);
+        self.calls += 1;
+        let data = live.store.data_mut();
+        data.wasi.begin_call(processing_time, wasi::seed(&meta.job, &meta.operator, meta.task_index, self.calls));
+        data.env = Some(env);
+        live.store.set_epoch_deadline(WasmEngine::deadline_ticks(meta.limits.call_deadline_ms));
+        let answer = call(&live.guest, &mut live.store);
+        wasi::finish_call(live.store.data_mut());
+        self.env = live.store.data_mut().env.take();
+        match answer {
+            Ok(answer) => {
+                self.live = Some(live);
+                answer.map_err(CallError::failure)
+            }
+            // The instance is dropped here: what a trap left in its memory is of no use to anyone.
+            Err(error) => Err(CallError::died(&error, &meta)),
+        }
+        .inspect_err(|_| self.env().rollback())
+    }
+
+    /// Hands a batch to the guest. On success the effects are committed; outputs wait in the environment.
+    pub fn call_batch(&mut self, input: u32, rows: &mut Rows, now: CallTime) -> Result<Vec<RejectedRow>, CallError> {
+        self.start()?;
+        let count = rows.count;
+        let env = self.env();
+        env.begin(Phase::Batch, count);
+        let mut key_count = 0;
+        if let Some(state) = &mut env.state {
+            state.begin_batch(&rows.bytes, count, now);
+            key_count = state.key_count();
+        }
+        let mut slots = std::mem::take(&mut self.slots);
+        slots.clear();
+        if let Some(state) = &self.env().state {
+            slots.extend_from_slice(state.slots());
+        }
+        let batch = types::Batch {
+            input,
+            count,
+            rows: std::mem::take(&mut rows.bytes),
+            slots,
+            key_count,
+            watermark: now.watermark,
+            processing_time: now.processing_time,
+        };
+        let answer = self.call(now.processing_time, |guest, store| match guest {
+            Guest::Batch(guest) => guest.call_process_batch(store, &batch),
+            Guest::Record(_) => unreachable!("BUG: a batch for a guest that takes records"),
+        });
+        rows.bytes = batch.rows;
+        self.slots = batch.slots;
+        // A call that failed is rolled back already.
+        let rejected = check_rejected(answer?, count, "batch").inspect_err(|_| self.env().rollback())?;
+        self.env().commit();
+        Ok(rejected)
+    }
+
+    /// The same for a guest that takes one record.
+    pub fn call_record(&mut self, input: u32, row: &Row<'_>, now: CallTime) -> Result<(), CallError> {
+        self.start()?;
+        let env = self.env();
+        env.begin(Phase::Batch, 1);
+        if let Some(state) = &mut env.state {
+            state.begin_key(row.key, now);
+        }
+        let record = record_of(row);
+        let moment = moment(now);
+        self.call(now.processing_time, |guest, store| match guest {
+            Guest::Record(guest) => guest.call_process(store, input, &record, moment),
+            Guest::Batch(_) => unreachable!("BUG: a record for a guest that takes batches"),
+        })?;
+        self.env().commit();
+        Ok(())
+    }
+
+    /// Fires the timers that the state has laid ready with `begin_timers`.
+    pub fn call_timers(&mut self, now: CallTime, due: &batch_processing::DueTimers) -> Result<Vec<RejectedRow>, CallError> {
+        let count = due.slots.len() as u32;
+        self.env().begin(Phase::Timers, 0);
+        if !self.takes_batches() {
+            assert_eq!(count, 1, "BUG: {count} timers at once for a guest that takes one");
+            let wit_domain = due.domain;
+            self.call(now.processing_time, |guest, store| match guest {
+                Guest::Record(guest) => guest.call_on_timer(store, &due.keys.data, wit_domain, due.times[0], due.tags[0], moment(now)),
+                Guest::Batch(_) => unreachable!("BUG: the guest changed its world"),
+            })?;
+            self.env().commit();
+            return Ok(Vec::new());
+        }
+        let answer = self.call(now.processing_time, |guest, store| match guest {
+            Guest::Batch(guest) => guest.call_on_timers(store, due),
+            Guest::Record(_) => unreachable!("BUG: the guest changed its world"),
+        })?;
+        let rejected = check_rejected(answer, count, "timers").inspect_err(|_| self.env().rollback())?;
+        self.env().commit();
+        Ok(rejected)
+    }
+
+    /// The timers that the state has laid ready, as the guest gets them.
+    pub fn due_timers(&mut self, domain: TimeDomain, now: CallTime) -> batch_processing::DueTimers {
+        let state = self.env().state.as_ref().expect("BUG: timers without state");
+        let due = state.due();
+        batch_processing::DueTimers {
+            domain: match domain {
+                TimeDomain::EventTime => types::TimeDomain::EventTime,
+                TimeDomain::ProcessingTime => types::TimeDomain::ProcessingTime,
+            },
+            slots: due.slots.clone(),
+            times: due.times.clone(),
+            tags: due.tags.clone(),
+            keys: state.keys_column().into(),
+            watermark: now.watermark,
+            processing_time: now.processing_time,
+        }
+    }
+}
+
+fn moment(now: CallTime) -> record_processing::Moment {
+    record_processing::Moment { watermark: now.watermark, processing_time: now.processing_time }
+}
+
+/// Rejected rows in their order, each once; a number outside the batch means that the guest has lost its bearings.
+fn check_rejected(rejected: Vec<types::RejectedRow>, count: u32, of: &str) -> Result<Vec<RejectedRow>, CallError> {
+    if rejected.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut rows: Vec<RejectedRow> = rejected.into_iter().map(|r| RejectedRow { row: r.row, reason: r.reason }).collect();
+    rows.sort_by_key(|r| r.row);
+    rows.dedup_by_key(|r| r.row);
+    match rows.last() {
+        Some(last) if last.row >= count => {
+            let message = format!("row {} was rejected, the {of} has {count}", last.row);
+            Err(CallError::Died { how: Death::Violation, message })
+        }
+        _ => Ok(rows),
+    }
+}
