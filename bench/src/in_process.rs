@@ -7,7 +7,7 @@ use crate::engine::{Engine, EngineError, Measured};
 use crate::job::{self, Sink};
 use crate::measure::{Progress, Stopwatch, Usage};
 use crate::native;
-use crate::plan::{Bound, EngineName, RunPlan};
+use crate::plan::{Bound, EngineName, Format, RunPlan};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -43,6 +43,9 @@ fn failed(attempted: &str) -> impl Fn(String) -> EngineError + '_ {
 
 impl Engine for InProcess {
     fn run(&self, plan: &RunPlan, progress: &mut Progress) -> Result<Measured, EngineError> {
+        if self.engine == EngineName::Native && plan.format == Format::Json {
+            return Err(EngineError::new("running native on json", "its operators read the binary form: use --format rows"));
+        }
         let folder = tempfile::tempdir().map_err(|e| EngineError::new("making a folder", e))?;
         let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let tokio = tokio.map_err(|e| EngineError::new("starting tokio", e))?;
@@ -103,7 +106,13 @@ fn store(plan: &RunPlan, runtime: &SharedRuntime, folder: &Path) -> Result<Store
     })
 }
 
-async fn measure(plan: &RunPlan, runtime: &SharedRuntime, stored: StoredJob, folder: &Path, progress: &mut Progress) -> Result<Measured, EngineError> {
+async fn measure(
+    plan: &RunPlan,
+    runtime: &SharedRuntime,
+    stored: StoredJob,
+    folder: &Path,
+    progress: &mut Progress,
+) -> Result<Measured, EngineError> {
     let run = runtime.0.launch(stored, StartFrom::Latest);
     wait_for(&run, JobState::Running).await?;
     let watch = Stopwatch::start().map_err(|e| EngineError::new("reading the clock", e))?;
@@ -123,12 +132,14 @@ async fn measure(plan: &RunPlan, runtime: &SharedRuntime, stored: StoredJob, fol
     let manifest = match records_by_split {
         Some(()) => wait_for(&run, JobState::Finished).await.and_then(|()| last_manifest(folder))?,
         None => {
-            let savepoint = run.savepoint(Some(StopMode { drain: false })).await.map_err(|e| EngineError::new("stopping the job", e))?;
+            let savepoint =
+                run.savepoint(Some(StopMode { drain: false })).await.map_err(|e| EngineError::new("stopping the job", e))?;
             (seconds, cpu_seconds) = watch.read().map_err(|e| EngineError::new("reading the clock", e))?;
             read_manifest(&Path::new(&savepoint.path).join("manifest.json"))?
         }
     };
-    let checkpoints: Vec<_> = run.checkpoints().into_iter().filter(|report| report.status == CheckpointStatus::Completed).collect();
+    let checkpoints: Vec<_> =
+        run.checkpoints().into_iter().filter(|report| report.status == CheckpointStatus::Completed).collect();
     Ok(Measured {
         records_by_split: positions(&manifest)?,
         seconds,
@@ -143,7 +154,12 @@ async fn measure(plan: &RunPlan, runtime: &SharedRuntime, stored: StoredJob, fol
 }
 
 fn source_records(run: &JobRun) -> u64 {
-    run.status().tasks.iter().filter(|task| task.nodes.first().is_some_and(|node| node == job::SOURCE)).map(|task| task.records_in).sum()
+    run.status()
+        .tasks
+        .iter()
+        .filter(|task| task.nodes.first().is_some_and(|node| node == job::SOURCE))
+        .map(|task| task.records_in)
+        .sum()
 }
 
 async fn wait_for(run: &JobRun, wanted: JobState) -> Result<(), EngineError> {
@@ -151,7 +167,9 @@ async fn wait_for(run: &JobRun, wanted: JobState) -> Result<(), EngineError> {
     let reached = watch.wait_for(|state| *state == wanted || state.is_terminal()).await.map(|state| *state);
     match reached {
         Ok(state) if state == wanted || state == JobState::Finished => Ok(()),
-        Ok(state) => Err(EngineError::new("running the job", format!("it is {state}: {}", run.status().error.unwrap_or_default()))),
+        Ok(state) => {
+            Err(EngineError::new("running the job", format!("it is {state}: {}", run.status().error.unwrap_or_default())))
+        }
         Err(gone) => Err(EngineError::new("running the job", gone)),
     }
 }
@@ -162,7 +180,11 @@ fn last_manifest(folder: &Path) -> Result<Manifest, EngineError> {
     let reading = failed("looking for the last checkpoint");
     let entries = std::fs::read_dir(&manifests).map_err(|e| reading(e.to_string()))?;
     let paths = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
-    let newest = paths.map(|path| read_manifest(&path)).collect::<Result<Vec<_>, _>>()?.into_iter().max_by_key(|manifest| manifest.checkpoint);
+    let newest = paths
+        .map(|path| read_manifest(&path))
+        .collect::<Result<Vec<_>, _>>()?
+        .into_iter()
+        .max_by_key(|manifest| manifest.checkpoint);
     newest.ok_or_else(|| reading(format!("{} is empty", manifests.display())))
 }
 
@@ -173,13 +195,16 @@ fn read_manifest(path: &Path) -> Result<Manifest, EngineError> {
 
 /// Records made by each split, by the split's number.
 fn positions(manifest: &Manifest) -> Result<Vec<u64>, EngineError> {
-    let splits = manifest.sources.get(job::SOURCE).ok_or_else(|| EngineError::new("reading positions", "no source in the manifest"))?;
+    let splits =
+        manifest.sources.get(job::SOURCE).ok_or_else(|| EngineError::new("reading positions", "no source in the manifest"))?;
     let by_split: BTreeMap<u64, u64> = splits
         .iter()
         .map(|split| {
             // Named `s/N`; the position is the number of events it has made.
             let number = split.split.split_once('/').and_then(|(number, _)| number.parse().ok());
-            number.map(|number| (number, split.record)).ok_or_else(|| EngineError::new("reading positions", format!("split {}", split.split)))
+            number
+                .map(|number| (number, split.record))
+                .ok_or_else(|| EngineError::new("reading positions", format!("split {}", split.split)))
         })
         .collect::<Result<_, _>>()?;
     Ok(by_split.into_values().collect())

@@ -32,13 +32,12 @@ pub fn package(workload: Workload) -> Option<&'static str> {
 
 /// Where the output goes.
 pub enum Sink<'a> {
-    #[allow(dead_code, reason = "for engines that run in this process")]
     Blackhole,
     /// A folder.
     File(&'a str),
 }
 
-/// The job in the shape of the API; [`toml`] gives the same as a job file.
+/// The job in the shape of the API.
 pub fn spec(plan: &RunPlan, module: &str, sink: Sink<'_>) -> Value {
     let mut job = json!({
         "name": NAME,
@@ -60,12 +59,6 @@ pub fn spec(plan: &RunPlan, module: &str, sink: Sink<'_>) -> Value {
         Sink::File(path) => json!([{ "name": SINK, "connector": "file", "input": [output], "path": path }]),
     };
     job
-}
-
-/// The job as a job file.
-#[allow(dead_code, reason = "for engines that are given a file")]
-pub fn toml(job: &Value) -> String {
-    toml::to_string(job).expect("BUG: the job has nothing that TOML has no words for")
 }
 
 fn source(plan: &RunPlan) -> Value {
@@ -166,14 +159,5 @@ mod tests {
         assert_eq!(ws["source"][0]["form"], "pair");
         assert_eq!(ws["source"][0]["prefill"], true);
         assert_eq!(ws["operator"][0]["config"]["value_bytes"], 1000);
-    }
-
-    #[test]
-    fn the_job_file_says_the_same_as_the_api() {
-        for workload in ["w0", "w1", "w1map", "w2", "ws"] {
-            let job = job(workload);
-            let back: Value = ::toml::from_str(&toml(&job)).expect("TOML");
-            assert_eq!(back, job, "{workload}");
-        }
     }
 }

@@ -30,6 +30,10 @@ use plan::RunPlan;
 use std::io::Write;
 use std::process::ExitCode;
 
+/// As in the `tidegate` program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let options = Options::parse();
     let plan = options.plan();

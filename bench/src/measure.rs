@@ -84,13 +84,11 @@ fn rss(status: &str) -> Option<u64> {
 }
 
 /// Wall and CPU time of this process from `start` on. What an engine in another process uses, it reads itself.
-#[allow(dead_code, reason = "for engines that run in this process")]
 pub struct Stopwatch {
     start: Instant,
     cpu: Duration,
 }
 
-#[allow(dead_code, reason = "for engines that run in this process")]
 impl Stopwatch {
     pub fn start() -> Result<Self, UsageError> {
         let cpu = Usage::of_this_process()?.cpu;
@@ -108,7 +106,6 @@ impl Stopwatch {
 /// Tells on stderr how far a run is, at most once a second.
 pub struct Progress {
     title: String,
-    #[allow(dead_code, reason = "for `records`")]
     start: Instant,
     told: Option<Instant>,
     terminal: bool,
@@ -120,7 +117,6 @@ impl Progress {
     }
 
     /// Call as often as you like.
-    #[allow(dead_code, reason = "for engines that run in this process")]
     pub fn records(&mut self, records: u64) {
         let seconds = self.start.elapsed().as_secs_f64();
         self.tell(&format!("{seconds:.0} s, {:.1} M records", records as f64 / 1e6));

@@ -24,7 +24,8 @@ pub fn module(plan: &RunPlan) -> NativeModule {
         Workload::W2 | Workload::Cold => (vec![declared("tuple<u64, u64>", Some(16))], Arc::new(|| Box::new(Totals))),
         Workload::Ws => (vec![declared("bytes", None)], Arc::new(move || Box::new(Rewrite { value_bytes }))),
     };
-    let facts = ModuleFacts { digest: "native".into(), keyed: !states.is_empty(), inputs: 1, outputs: vec!["main".into()], states };
+    let facts =
+        ModuleFacts { digest: "native".into(), keyed: !states.is_empty(), inputs: 1, outputs: vec!["main".into()], states };
     NativeModule { facts, make }
 }
 

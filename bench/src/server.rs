@@ -25,7 +25,7 @@ impl Server {
         let address = free_address()?;
         let process = Command::new(binary)
             .arg("serve")
-            .arg("--data-dir")
+            .arg("--data")
             .arg(data)
             .args(["--listen", &address])
             .stdin(Stdio::null())

@@ -30,13 +30,9 @@ pub struct ConfigError {
 impl HostConfig {
     /// Makes the data folder if it is missing. `base` must be there.
     pub fn resolve(data: &Path, base: &Path) -> Result<Self, ConfigError> {
-        let failed = |what, folder: &Path| {
-            let folder = folder.to_owned();
-            move |source| ConfigError { what, folder, source }
-        };
-        crate::durable_file::create_folder(data).map_err(failed("make the data folder", data))?;
-        let data = data.canonicalize().map_err(failed("find the data folder", data))?;
-        let base = base.canonicalize().map_err(failed("find the folder that paths of jobs begin in", base))?;
+        crate::durable_file::create_folder(data).map_err(error("make the data folder", data))?;
+        let data = data.canonicalize().map_err(error("find the data folder", data))?;
+        let base = base.canonicalize().map_err(error("find the folder that paths of jobs begin in", base))?;
         Ok(Self { data, base })
     }
 
@@ -47,6 +43,11 @@ impl HostConfig {
     pub fn jobs(&self) -> PathBuf {
         self.data.join("jobs")
     }
+}
+
+fn error(what: &'static str, folder: &Path) -> impl FnOnce(io::Error) -> ConfigError {
+    let folder = folder.to_owned();
+    move |source| ConfigError { what, folder, source }
 }
 
 /// Reachable from elsewhere. As long as there is no authentication, that is worth a warning.

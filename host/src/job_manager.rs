@@ -46,6 +46,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use tidegate_core::job_graph::spec::{JobSpec, PortRef};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
 
 /// Compilers at work at once: one uses all cores for a while, and a queue of uploads must not starve the jobs.
 const COMPILING_MAX: usize = 1;
@@ -100,6 +101,8 @@ struct Slot {
     stored: StoredJob,
     /// The last run in this host, ended or not.
     run: Option<Run>,
+    /// Writes down what becomes of that run, and ends with it.
+    follower: Option<JoinHandle<()>>,
     /// The file is deleted: nobody may write it again.
     gone: bool,
 }
@@ -114,7 +117,7 @@ struct Run {
 impl Job {
     fn new(stored: StoredJob) -> Arc<Self> {
         Arc::new(Self {
-            slot: Mutex::new(Slot { stored, run: None, gone: false }),
+            slot: Mutex::new(Slot { stored, run: None, follower: None, gone: false }),
             writes: Default::default(),
             transition: Default::default(),
             operations: Operations::default(),

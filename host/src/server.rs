@@ -140,3 +140,67 @@ pub async fn end_asked() {
         let _ = tokio::signal::ctrl_c().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job_manager::fake::{FakeInspector, FakeRuntime};
+    use crate::job_manager::{JobState, StartFrom};
+    use serde_json::json;
+    use tokio::sync::mpsc;
+
+    struct Fakes(Arc<FakeRuntime>);
+
+    impl Wiring for Fakes {
+        fn inspector(&self) -> Result<Arc<dyn ModuleInspector>, HostError> {
+            Ok(Arc::new(FakeInspector))
+        }
+
+        fn engine(&self, _: &HostConfig, _: &ModuleStore, _: &Arc<Metrics>) -> Result<Engine, HostError> {
+            Ok(Engine { runtime: self.0.clone(), archive: self.0.archive.clone() })
+        }
+    }
+
+    const ANY_PORT: &str = "127.0.0.1:0";
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_host_that_goes_down_stops_its_jobs_and_the_next_one_brings_them_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = HostConfig::resolve(&folder.path().join("data"), folder.path()).unwrap();
+        for host in 0..2 {
+            let fakes = Fakes(Arc::default());
+            let (up, mut is_up) = mpsc::unbounded_channel();
+            let (end, ended) = oneshot::channel::<()>();
+            let announce = |address, manager: &JobManager| up.send((address, manager.clone())).unwrap();
+            let serving = serve(&config, ANY_PORT.parse().unwrap(), &fakes, announce, async { ended.await.unwrap() });
+            let user = async {
+                let (address, manager): (SocketAddr, JobManager) = is_up.recv().await.unwrap();
+                let ready = tokio::task::spawn_blocking(move || ureq::get(format!("http://{address}/readyz")).call());
+                assert_eq!(ready.await.unwrap().unwrap().status(), 200);
+                if host == 0 {
+                    manager.put_job("a", json!({ "name": "a" }), None).await.unwrap();
+                }
+                assert_eq!(manager.show("a").unwrap().status.state, JobState::Running);
+                assert_eq!(fakes.0.starts_of("a"), [StartFrom::Latest]);
+                end.send(()).unwrap();
+                manager
+            };
+            let (served, manager) = tokio::join!(serving, user);
+            served.unwrap();
+            assert_eq!(manager.show("a").unwrap().status.state, JobState::Cancelled);
+            assert!(!manager.is_ready());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_host_that_can_not_listen_leaves_the_jobs_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = HostConfig::resolve(folder.path(), folder.path()).unwrap();
+        let taken = TcpListener::bind(ANY_PORT).await.unwrap().local_addr().unwrap();
+        let _other = std::net::TcpListener::bind(taken).unwrap();
+        let fakes = Fakes(Arc::default());
+        let error = serve(&config, taken, &fakes, |_, _| {}, std::future::pending()).await.unwrap_err();
+        assert!(error.remedy().unwrap().contains("--listen"), "{error}");
+        assert!(!config.jobs().exists(), "no store was opened");
+    }
+}

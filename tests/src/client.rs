@@ -98,7 +98,8 @@ impl Client {
 
     #[track_caller]
     pub fn delete(&self, path: &str) -> Response {
-        read(&format!("DELETE {path}"), self.agent.delete(format!("{}{path}", self.base)).call()).unwrap_or_else(|error| panic!("{error}"))
+        read(&format!("DELETE {path}"), self.agent.delete(format!("{}{path}", self.base)).call())
+            .unwrap_or_else(|error| panic!("{error}"))
     }
 }
 

@@ -42,7 +42,8 @@ impl Kept {
         let folder = kept.parent().expect("a file lies in a folder");
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             let name = entry.file_name();
-            let pid = name.to_str().and_then(|name| name.strip_prefix("tidegate-under-test-")).and_then(|pid| pid.parse::<u32>().ok());
+            let pid =
+                name.to_str().and_then(|name| name.strip_prefix("tidegate-under-test-")).and_then(|pid| pid.parse::<u32>().ok());
             if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
                 let _ = std::fs::remove_file(entry.path());
             }
@@ -62,7 +63,7 @@ fn build() -> PathBuf {
     assert!(output.status.success(), "the host does not build");
     let messages = String::from_utf8_lossy(&output.stdout);
     let artifacts = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let executable = artifacts.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).last();
+    let executable = artifacts.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).next_back();
     executable.expect("cargo names the executable")
 }
 
@@ -154,7 +155,9 @@ impl Host {
     /// Waits until the process has ended by itself.
     pub fn wait_for_exit(&mut self, limit: Duration) -> ExitStatus {
         let mut process = self.process.take().expect("the host was started");
-        until("the host ends", limit, || process.try_wait().expect("the process can be asked").ok_or_else(|| "it runs".to_owned()))
+        until("the host ends", limit, || {
+            process.try_wait().expect("the process can be asked").ok_or_else(|| "it runs".to_owned())
+        })
     }
 
     pub fn has_ended(&mut self) -> bool {

@@ -112,7 +112,8 @@ fn follow(bidder: usize, chain: &BTreeMap<u64, u64>, events: &mut HashMap<u64, V
         }
         let price = sum.wrapping_sub(before.1);
         let Some(event) = events.get_mut(&price).and_then(Vec::pop) else {
-            return verdict.wrong(format!("bidder {bidder}: count {count} adds {price}, the price of none of its events that are left"));
+            return verdict
+                .wrong(format!("bidder {bidder}: count {count} adds {price}, the price of none of its events that are left"));
         };
         before = (count, sum);
         if ambiguous.contains(&price) {

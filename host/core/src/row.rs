@@ -457,7 +457,8 @@ mod tests {
         #[test]
         fn a_checked_buffer_can_be_walked_whatever_its_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..200), claimed in 0u32..6) {
             if check(&bytes, claimed, &limits()).is_ok() {
-                prop_assert_eq!(iter(&bytes).map(|row| headers(row.headers).count()).count(), claimed as usize);
+                let walked: Vec<_> = iter(&bytes).map(|row| headers(row.headers).count()).collect();
+                prop_assert_eq!(walked.len(), claimed as usize);
             }
         }
 

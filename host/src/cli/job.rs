@@ -8,8 +8,8 @@ use super::terminal::{
     self, Cell, Colour, Table, Terminal, bytes, count, duration, event_time, micros, number, share, short, text, time,
 };
 use crate::api::{
-    CheckpointList, CheckpointReport, DeadLetter, DeadLetterPage, JobList, JobState, JobView, OperationView, StartFrom,
-    StartRequest, StopRequest,
+    CheckpointList, CheckpointReport, DeadLetter, DeadLetterPage, DesiredState, JobList, JobState, JobView, OperationView,
+    StartFrom, StartRequest, StopRequest,
 };
 use crate::durable_file::unique_id;
 use clap::Subcommand;
@@ -118,7 +118,7 @@ pub fn execute(command: JobCommand, client: &Client, terminal: &mut Terminal) ->
             };
             let view: JobView = client.post(&format!("{}/start", job_path(&job)), &StartRequest { from })?;
             if !terminal.as_json(&view) {
-                terminal.line(format!("{job} is {}", view.status.state));
+                terminal.line(format!("{job} is {}", state_now(&view)));
             }
             Ok(())
         }
@@ -127,7 +127,8 @@ pub fn execute(command: JobCommand, client: &Client, terminal: &mut Terminal) ->
                 let _spinner = terminal.spinner(format!("deleting {job}"));
                 client.delete(&format!("{}?force={force}&savepoints={with_savepoints}", job_path(&job)))?;
             }
-            terminal.note(format!("deleted {job}"));
+            let savepoints = if with_savepoints { "" } else { "; its savepoints stay (--with-savepoints)" };
+            terminal.note(format!("deleted {job}{savepoints}"));
             Ok(())
         }
         JobCommand::Checkpoints { job } => {
@@ -164,11 +165,19 @@ fn create(file: &std::path::Path, no_start: bool, client: &Client, terminal: &mu
         return Ok(());
     }
     let done = if created { "created" } else { "stored" };
-    terminal.line(format!("{done} {}: it is {}", view.name, view.status.state));
+    terminal.line(format!("{done} {}: it is {}", view.name, state_now(&view)));
     if !created && view.status.state.is_terminal() {
         terminal.note(format!("start it with: tidegate job start {}", view.name));
     }
     Ok(())
+}
+
+/// A run that was asked for a moment ago has not come to `starting` yet.
+fn state_now(view: &JobView) -> JobState {
+    match (view.status.state, view.desired) {
+        (JobState::Created, DesiredState::Running) => JobState::Starting,
+        (state, _) => state,
+    }
 }
 
 fn state(state: JobState) -> Cell {

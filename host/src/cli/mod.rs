@@ -17,7 +17,6 @@ mod terminal;
 #[cfg(test)]
 mod tests;
 
-use crate::fault;
 use crate::server::Wiring;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use client::Client;
@@ -73,29 +72,30 @@ enum Command {
 
 /// The whole program.
 pub fn main(args: impl IntoIterator<Item = OsString>, wiring: &dyn Wiring, mut terminal: Terminal) -> ExitCode {
+    ExitCode::from(exit_code(args, wiring, &mut terminal))
+}
+
+fn exit_code(args: impl IntoIterator<Item = OsString>, wiring: &dyn Wiring, terminal: &mut Terminal) -> u8 {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are errors to clap, with code 0.
             terminal.clap(&error);
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            return u8::try_from(error.exit_code()).unwrap_or(2);
         }
     };
     terminal.json = cli.global.output == Output::Json;
-    match execute(cli, wiring, &mut terminal) {
-        Ok(code) => ExitCode::from(code),
+    match execute(cli, wiring, terminal) {
+        Ok(code) => code,
         Err(error) => {
             terminal.error(&error);
-            ExitCode::from(error.code())
+            error.code()
         }
     }
 }
 
 fn execute(cli: Cli, wiring: &dyn Wiring, terminal: &mut Terminal) -> Result<u8, CliError> {
     let client = || Client::new(&cli.global.server);
-    if matches!(cli.command, Command::Serve(_) | Command::Run(_)) {
-        fault::arm().map_err(|error| CliError::usage(error.to_string()))?;
-    }
     match cli.command {
         Command::Serve(args) => return serve::serve(args, wiring, terminal),
         Command::Run(args) => return run::run(args, wiring, terminal),

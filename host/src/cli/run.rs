@@ -7,7 +7,7 @@ use super::error::CliError;
 use super::job_file::JobFile;
 use super::serve::{LogFormat, start_log, threads};
 use super::terminal::{Colour, Terminal, bytes, count, duration, event_time, state_colour, time};
-use crate::api::{JobStatus, OperationState, OperationView, StartFrom, StopRequest};
+use crate::api::{JobStatus, OperationState, OperationView, StartFrom, StopRequest, TaskStatus};
 use crate::config::HostConfig;
 use crate::job_manager::{JobManager, JobState, ManagerError, Resume};
 use crate::server::{self, END_OF_JOBS, HostError, Wiring};
@@ -99,7 +99,7 @@ async fn foreground(
         Ok(view) => {
             if let Some(ended) = view.ended.filter(|ended| ended.state == JobState::Finished && !fresh) {
                 terminal.note(format!("{name} finished at {}; --fresh runs it again from the beginning", time(ended.at_ms)));
-                terminal.as_json(&Summary::new(name, &view.status, Duration::ZERO, None));
+                terminal.as_json(&Summary::new(file, &view.status, Duration::ZERO, None));
                 return Ok(0);
             }
         }
@@ -119,7 +119,7 @@ async fn foreground(
         }
     };
     let status = manager.show(name)?.status;
-    let summary = Summary::new(name, &status, begun.elapsed(), savepoint);
+    let summary = Summary::new(file, &status, begun.elapsed(), savepoint);
     if !terminal.as_json(&summary) {
         summary.print(terminal);
     }
@@ -150,7 +150,7 @@ async fn follow(manager: &JobManager, file: &JobFile, watch: &mut watch::Receive
             _ = looks.tick() => {}
         }
         let Ok(view) = manager.show(&file.name) else { return };
-        let records = records_in(&view.status);
+        let records = records_in(&view.status, file);
         let took = before.0.elapsed().as_secs_f64();
         if took >= 0.1 {
             // Smoothed: a look can fall between two batches. A restart begins to count anew.
@@ -213,18 +213,20 @@ async fn stop(
     }
 }
 
-/// Of the sources: the first nodes of the first vertices.
-fn records_in(status: &JobStatus) -> u64 {
-    let Some(first) = status.tasks.iter().map(|task| task.vertex).min() else { return 0 };
-    status.tasks.iter().filter(|task| task.vertex == first).map(|task| task.records_in).sum()
+/// What the sources have read.
+fn records_in(status: &JobStatus, file: &JobFile) -> u64 {
+    let sources: Vec<&str> =
+        file.source["source"].as_array().into_iter().flatten().filter_map(|source| source["name"].as_str()).collect();
+    let reads = |task: &&TaskStatus| task.nodes.first().is_some_and(|node| sources.contains(&node.as_str()));
+    status.tasks.iter().filter(reads).map(|task| task.records_in).sum()
 }
 
 impl Summary {
-    fn new(job: &str, status: &JobStatus, took: Duration, savepoint: Option<String>) -> Self {
+    fn new(file: &JobFile, status: &JobStatus, took: Duration, savepoint: Option<String>) -> Self {
         Self {
-            job: job.into(),
+            job: file.name.clone(),
             state: status.state,
-            records_in: records_in(status),
+            records_in: records_in(status, file),
             seconds: took.as_secs_f64(),
             error: status.error.clone(),
             savepoint,
@@ -239,5 +241,74 @@ impl Summary {
         if let Some(savepoint) = &self.savepoint {
             terminal.line(format!("  savepoint {}; the same command goes on from here", terminal.paint(savepoint, Colour::Bold)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::tests::Captured;
+    use crate::job_manager::fake;
+    use serde_json::json;
+
+    fn file(source: serde_json::Value) -> JobFile {
+        JobFile { name: "a".into(), source, base: "/".into() }
+    }
+
+    fn terminal() -> (Terminal, Captured) {
+        let shown = Captured::default();
+        (Terminal::plain(shown.clone(), shown.clone()), shown)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_interrupt_stops_with_a_savepoint_and_the_same_command_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let (manager, runtime) = fake::open(folder.path()).await;
+        let file = file(json!({ "name": "a" }));
+        let (interrupt, interrupts) = mpsc::channel(4);
+        interrupt.send(()).await.unwrap();
+        let (mut screen, shown) = terminal();
+        let code = foreground(&manager, &file, false, interrupts, &mut screen).await.unwrap();
+        assert_eq!(code, INTERRUPTED);
+        assert!(shown.text().contains("savepoint sp-1"), "{}", shown.text());
+        assert_eq!(manager.show("a").unwrap().status.state, JobState::Stopped);
+
+        interrupt_again(&manager, &file).await;
+        assert_eq!(runtime.starts_of("a"), [StartFrom::Latest, StartFrom::Latest]);
+    }
+
+    async fn interrupt_again(manager: &JobManager, file: &JobFile) {
+        let (interrupt, interrupts) = mpsc::channel(4);
+        interrupt.send(()).await.unwrap();
+        foreground(manager, file, false, interrupts, &mut terminal().0).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_second_interrupt_does_not_wait_for_the_savepoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let (manager, _runtime) = fake::open(folder.path()).await;
+        let file = file(json!({ "name": "a", "savepoint": "hang" }));
+        let (interrupt, interrupts) = mpsc::channel(4);
+        interrupt.send(()).await.unwrap();
+        interrupt.send(()).await.unwrap();
+        let code = foreground(&manager, &file, false, interrupts, &mut terminal().0).await.unwrap();
+        assert_eq!(code, INTERRUPTED);
+        assert_eq!(manager.show("a").unwrap().status.state, JobState::Cancelled);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_run_that_was_killed_is_carried_on_as_it_was_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = file(json!({ "name": "a", "state": "starting" }));
+        let (manager, runtime) = fake::open(folder.path()).await;
+        manager.put_job("a", file.source.clone(), Some(false)).await.unwrap();
+        manager.start("a", StartFrom::Fresh).await.unwrap();
+        let id = runtime.starts.lock().unwrap()[0].1.clone();
+        drop(manager);
+
+        let (manager, runtime) = fake::open_foreground(folder.path()).await;
+        assert!(runtime.starts.lock().unwrap().is_empty(), "nothing starts by itself");
+        interrupt_again(&manager, &file).await;
+        assert_eq!(runtime.starts.lock().unwrap().clone(), [("a".to_owned(), id, StartFrom::Fresh)]);
     }
 }

@@ -76,7 +76,8 @@ pub fn threads() -> Result<tokio::runtime::Runtime, CliError> {
 pub fn start_log(filter: &str, format: LogFormat) -> Result<(), CliError> {
     let wrong = |e: tracing_subscriber::filter::ParseError| CliError::usage(format!("log filter `{filter}`: {e}"));
     let filter = EnvFilter::try_new(filter).map_err(wrong)?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colour = super::terminal::colour_on(&std::io::stderr());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
     // An error means that there is a log already, as in tests.
     let _ = match format {
         LogFormat::Text => log.try_init(),

@@ -46,15 +46,13 @@ impl Colour {
 
 impl Terminal {
     pub fn of_the_process() -> Self {
-        let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let (out, err) = (io::stdout().is_terminal(), io::stderr().is_terminal());
         Self {
             out: Box::new(io::stdout()),
             err: Box::new(io::stderr()),
             json: false,
-            out_colour: out && colour,
-            err_colour: err && colour,
-            progress: err,
+            out_colour: colour_on(&io::stdout()),
+            err_colour: colour_on(&io::stderr()),
+            progress: io::stderr().is_terminal(),
         }
     }
 
@@ -139,6 +137,11 @@ impl Terminal {
         }
         Progress(bar)
     }
+}
+
+/// On a terminal, unless the user does not want it.
+pub fn colour_on(to: &impl IsTerminal) -> bool {
+    to.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Gone from the screen when it is dropped.

@@ -172,7 +172,7 @@ fn a_module_is_pushed_once_and_immutable() {
     let refused = put("1.0.1", b"bad").problem(422);
     assert_eq!(refused.problems[0].value.as_deref(), Some("wasi:sockets/tcp@0.2.0"));
     assert_eq!(refused.remedy.as_deref(), Some("build it without sockets"));
-    assert_eq!(host.get("/v1/modules").expect::<ModuleList>(200).modules, [view.clone()]);
+    assert_eq!(host.get("/v1/modules").expect::<ModuleList>(200).modules, std::slice::from_ref(&view));
     assert_eq!(host.get("/v1/modules/op/1.0.0").expect::<ModuleView>(200), view);
     host.json("PUT", "/v1/jobs/a", &json!({ "operator": [{ "module": "op@1.0.0" }] })).expect::<Value>(201);
     host.call("DELETE", "/v1/modules/op/1.0.0", &[], b"").problem(409);

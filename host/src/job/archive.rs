@@ -45,7 +45,9 @@ impl JobArchive for SharedRuntime {
                 match store.read_savepoint(&id).await {
                     Ok(savepoint) => savepoints.push(savepoint_info(&job.name, &folder, &savepoint)),
                     // One that is damaged hides no other.
-                    Err(error) => tracing::error!(job = %job.name, savepoint = %id, error = explain(&error), "savepoint can't be read"),
+                    Err(error) => {
+                        tracing::error!(job = %job.name, savepoint = %id, error = explain(&error), "savepoint can't be read")
+                    }
                 }
             }
             savepoints.sort_by_key(|savepoint| (savepoint.created_ms, savepoint.checkpoint));
@@ -102,12 +104,19 @@ impl JobArchive for SharedRuntime {
         Box::pin(async move {
             let attempted = format!("read the dead letters of {}", job.name);
             let read = tokio::task::spawn_blocking(move || {
-                let asked =
-                    dead_letter::DeadLetterQuery { operator: query.operator.as_deref(), before: query.before.as_deref(), limit: query.limit };
+                let asked = dead_letter::DeadLetterQuery {
+                    operator: query.operator.as_deref(),
+                    before: query.before.as_deref(),
+                    limit: query.limit,
+                };
                 dead_letter::list(&folder, &asked)
             });
             let page = read.await.map_err(|e| JobError::new(&attempted, e))?.map_err(|e| JobError::new(&attempted, e))?;
-            Ok(DeadLetterPage { dead_letters: page.letters.iter().map(shown).collect(), next: page.next, unreadable: page.unreadable })
+            Ok(DeadLetterPage {
+                dead_letters: page.letters.iter().map(shown).collect(),
+                next: page.next,
+                unreadable: page.unreadable,
+            })
         })
     }
 }

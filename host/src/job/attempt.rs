@@ -10,13 +10,13 @@
 //! * a task starts with exactly the state, the positions and the watermark of the restored checkpoint.
 
 use super::dead_letters::DeadLetterLane;
-use crate::connector::dead_letter::DeadLetters;
 use super::plan::JobPlan;
 use super::restore::Sinks;
 use super::splits::SplitNames;
 use super::status::TaskView;
 use crate::checkpoint_store::CheckpointStore;
 use crate::connector::ConnectorContext;
+use crate::connector::dead_letter::DeadLetters;
 use crate::metrics::{Metrics, TaskLabels, TaskMetrics};
 use crate::state::KeyedState;
 use crate::task::chain::{Chain, Node, NodeKind, Route, SinkNode};
@@ -103,8 +103,11 @@ impl Builder<'_> {
     /// Builds all tasks, then starts their threads.
     pub fn build(self) -> Result<Attempt, TaskError> {
         let graph = &self.plan.graph;
-        let gates: BTreeMap<TaskId, Arc<Gate>> =
-            graph.task_ids().into_iter().map(|id| (id, Gate::new(graph.channels_into(id.vertex as usize, id.index).len()))).collect();
+        let gates: BTreeMap<TaskId, Arc<Gate>> = graph
+            .task_ids()
+            .into_iter()
+            .map(|id| (id, Gate::new(graph.channels_into(id.vertex as usize, id.index).len())))
+            .collect();
         let (to_job, reports) = mpsc::unbounded_channel();
         let names = Arc::new(SplitNames::default());
         let segments = Arc::new(self.segments.clone());
@@ -133,7 +136,8 @@ impl Builder<'_> {
             tasks.push(task);
         }
         for task in tasks {
-            let thread = std::thread::Builder::new().name(thread_name(&task)).stack_size(TASK_STACK_BYTES).spawn(move || task.run());
+            let thread =
+                std::thread::Builder::new().name(thread_name(&task)).stack_size(TASK_STACK_BYTES).spawn(move || task.run());
             match thread {
                 Ok(thread) => attempt.threads.push(thread),
                 Err(error) => {
@@ -157,9 +161,8 @@ impl Builder<'_> {
         let graph = &self.plan.graph;
         let vertex = &graph.vertices[id.vertex as usize];
         let job = &self.plan.spec.name;
-        let counters = |node: &str| {
-            self.metrics.task(job, TaskLabels { vertex: id.vertex, operator: node.to_owned(), task: id.index })
-        };
+        let counters =
+            |node: &str| self.metrics.task(job, TaskLabels { vertex: id.vertex, operator: node.to_owned(), task: id.index });
         let metrics = counters(&vertex.nodes[0].name);
         let mut nodes = Vec::new();
         let mut edges = Vec::new();
@@ -170,22 +173,33 @@ impl Builder<'_> {
             view.nodes.push((node.name.clone(), Arc::clone(&node_metrics)));
             let kind = match node.kind {
                 execution::NodeKind::Source(_) => NodeKind::Source,
-                execution::NodeKind::Operator(i) => NodeKind::Operator(Box::new(self.operator(i, id.index, segments, node_metrics)?)),
+                execution::NodeKind::Operator(i) => {
+                    NodeKind::Operator(Box::new(self.operator(i, id.index, segments, node_metrics)?))
+                }
                 execution::NodeKind::Sink(_) => {
                     let writer = self.sinks[&node.name].open(id.index, vertex.parallelism);
                     let writer = writer.map_err(|e| TaskError::connector(&node.name, &e))?;
                     NodeKind::Sink(SinkNode { name: node.name.clone(), writer, metrics: node_metrics })
                 }
             };
-            let routes = node.outputs.iter().map(|targets| targets.iter().map(|target| match *target {
-                execution::Target::Chained { node, input } => Route::Node { node, input },
-                execution::Target::Edge { edge } => {
-                    let (writer, policy) = self.edge(edge, id, gates);
-                    edges.push(writer);
-                    policies.push(policy);
-                    Route::Edge(edges.len() - 1)
-                }
-            }).collect()).collect();
+            let routes = node
+                .outputs
+                .iter()
+                .map(|targets| {
+                    targets
+                        .iter()
+                        .map(|target| match *target {
+                            execution::Target::Chained { node, input } => Route::Node { node, input },
+                            execution::Target::Edge { edge } => {
+                                let (writer, policy) = self.edge(edge, id, gates);
+                                edges.push(writer);
+                                policies.push(policy);
+                                Route::Edge(edges.len() - 1)
+                            }
+                        })
+                        .collect()
+                })
+                .collect();
             nodes.push(Node { kind, routes });
         }
         // A number of its own among all tasks of the job: it becomes part of a file's name.
@@ -194,7 +208,9 @@ impl Builder<'_> {
         let lane = DeadLetterLane::new(job.clone(), id, dead_letters, Arc::clone(names), self.plan.operator_modules());
         let chain = Chain::new(nodes, edges, policies, lane, Arc::clone(&metrics));
         let head = match vertex.nodes[0].kind {
-            execution::NodeKind::Source(i) => Head::Source(self.source(i, id.index, vertex.parallelism, names, Arc::clone(&metrics))?),
+            execution::NodeKind::Source(i) => {
+                Head::Source(self.source(i, id.index, vertex.parallelism, names, Arc::clone(&metrics))?)
+            }
             _ => self.channels(id),
         };
         let task = Task {
@@ -211,11 +227,20 @@ impl Builder<'_> {
         Ok((task, view))
     }
 
-    fn source(&self, i: usize, index: u32, parallelism: u32, names: &Arc<SplitNames>, metrics: Arc<TaskMetrics>) -> Result<SourceHead, TaskError> {
+    fn source(
+        &self,
+        i: usize,
+        index: u32,
+        parallelism: u32,
+        names: &Arc<SplitNames>,
+        metrics: Arc<TaskMetrics>,
+    ) -> Result<SourceHead, TaskError> {
         let spec = &self.plan.spec.sources[i];
         let source = self.plan.build_source(spec)?;
         let positions = self.restored.and_then(|manifest| manifest.sources.get(&spec.name));
-        let reader = source.open(index, parallelism, positions.map_or(&[], Vec::as_slice)).map_err(|e| TaskError::connector(&spec.name, &e))?;
+        let reader = source
+            .open(index, parallelism, positions.map_or(&[], Vec::as_slice))
+            .map_err(|e| TaskError::connector(&spec.name, &e))?;
         let driver = SourceDriver::new(
             spec.name.clone(),
             reader,
@@ -231,7 +256,8 @@ impl Builder<'_> {
     fn channels(&self, id: TaskId) -> Head {
         let graph = &self.plan.graph;
         let channels = graph.channels_into(id.vertex as usize, id.index);
-        let inputs = channels.iter().map(|channel| (graph.edges[channel.edge].to_node, graph.edges[channel.edge].input)).collect();
+        let inputs =
+            channels.iter().map(|channel| (graph.edges[channel.edge].to_node, graph.edges[channel.edge].input)).collect();
         Head::Channels(ChannelHead {
             inputs,
             aligner: Aligner::new(channels.len(), self.plan.spec.delivery),
@@ -262,7 +288,10 @@ impl Builder<'_> {
             let owned = key_group::groups_of(index, groups, spec.parallelism);
             let of_this_task = |segment: &SegmentRef| segment.first_group < owned.end && owned.start < segment.end_group;
             let all = segments.get(&spec.name).into_iter().flatten();
-            restore = all.filter(|(segment, _)| of_this_task(segment)).map(|(segment, bytes)| (segment.path.clone(), bytes.clone())).collect();
+            restore = all
+                .filter(|(segment, _)| of_this_task(segment))
+                .map(|(segment, bytes)| (segment.path.clone(), bytes.clone()))
+                .collect();
             state = Some(KeyedState::new(&code.states, groups, owned.clone(), &spec.limits));
         }
         let guest_metrics = self.metrics.guest(&self.plan.spec.name, &spec.name);

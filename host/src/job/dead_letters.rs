@@ -5,8 +5,8 @@
 
 use super::plan::JobPlan;
 use super::splits::SplitNames;
-use crate::connector::dead_letter::{DeadLetter, DeadLetterKind, DeadLetterWriter, DeadLetters};
 use crate::connector::ConnectorError;
+use crate::connector::dead_letter::{DeadLetter, DeadLetterKind, DeadLetterWriter, DeadLetters};
 use crate::task::TaskError;
 use crate::task::operator::{Culprit, CulpritKind};
 use crate::task::snapshot::AsyncPart;

@@ -23,6 +23,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_core::checkpoint::{Action, CheckpointId, CommitPermit, Coordinator, Event, ManifestPointer, SegmentRef, TaskId};
+use tidegate_core::job_state::JobEvent;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
@@ -33,7 +34,10 @@ pub enum End {
     /// By a stop with a savepoint.
     Stopped,
     Cancelled,
-    Failed { reason: String, fatal: bool },
+    Failed {
+        reason: String,
+        fatal: bool,
+    },
 }
 
 /// What nothing needs any more.
@@ -124,8 +128,14 @@ impl<'a> Drive<'a> {
                 () = tokio::time::sleep_until(tick) => self.event(Event::Tick),
             }
         }
-        self.tear_down().await;
         let end = self.end.take().expect("BUG: the loop ended without a reason");
+        // Told before the tasks are taken down, which may last as long as a guest's deadline.
+        match &end {
+            End::Finished | End::Stopped => {}
+            End::Cancelled => self.shared.event(JobEvent::CancelRequested),
+            End::Failed { reason, .. } => self.shared.failed(reason),
+        }
+        self.tear_down().await;
         for (_, reply) in self.savepoints.drain() {
             let _ = reply.send(Err(format!("the job ended before the savepoint was complete: {end:?}")));
         }
@@ -151,7 +161,8 @@ impl<'a> Drive<'a> {
 
     fn tick_at(&self) -> tokio::time::Instant {
         let far = Duration::from_secs(3600);
-        let wait = self.coordinator.next_deadline().map_or(far, |at| Duration::from_millis(at.saturating_sub(self.now_ms())).min(far));
+        let wait =
+            self.coordinator.next_deadline().map_or(far, |at| Duration::from_millis(at.saturating_sub(self.now_ms())).min(far));
         tokio::time::Instant::now() + wait
     }
 
@@ -180,7 +191,9 @@ impl<'a> Drive<'a> {
                 self.event(Event::TaskAcknowledged { checkpoint, task, snapshot });
             }
             Report::Declined { checkpoint, task, reason } => self.event(Event::TaskDeclined { checkpoint, task, reason }),
-            Report::PreCommitFailed { checkpoint, task, reason } => self.event(Event::PreCommitFailed { checkpoint, task, reason }),
+            Report::PreCommitFailed { checkpoint, task, reason } => {
+                self.event(Event::PreCommitFailed { checkpoint, task, reason })
+            }
             Report::Failed { task: _, error: TaskError::Closed } => {}
             Report::Failed { task, error } => {
                 let fatal = matches!(error, TaskError::Fatal(_));
@@ -360,12 +373,20 @@ async fn commit(sinks: Arc<Sinks>, permit: CommitPermit) -> Event {
 
 async fn merge(store: CheckpointStore, operator: String, task_index: u32, segments: Vec<SegmentRef>, to_full: bool) -> Event {
     match try_merge(&store, &operator, task_index, &segments, to_full).await {
-        Ok(by) => Event::Merged { operator, task_index, replaced: segments.into_iter().map(|segment| segment.path).collect(), by },
+        Ok(by) => {
+            Event::Merged { operator, task_index, replaced: segments.into_iter().map(|segment| segment.path).collect(), by }
+        }
         Err(reason) => Event::MergeFailed { operator, task_index, reason },
     }
 }
 
-async fn try_merge(store: &CheckpointStore, operator: &str, task_index: u32, segments: &[SegmentRef], to_full: bool) -> Result<SegmentRef, String> {
+async fn try_merge(
+    store: &CheckpointStore,
+    operator: &str,
+    task_index: u32,
+    segments: &[SegmentRef],
+    to_full: bool,
+) -> Result<SegmentRef, String> {
     let mut pieces = Vec::with_capacity(segments.len());
     for segment in segments {
         pieces.push(store.read_segment(segment).await.map_err(|e| explain(&e))?);

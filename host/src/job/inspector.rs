@@ -47,9 +47,13 @@ fn unfit(error: Unfit) -> ModuleError {
     let (remedy, problems) = match error {
         Unfit::NotAComponent(_) => ("build a component: cargo build --target wasm32-wasip2", Vec::new()),
         Unfit::DoesNotCompile(_) => ("check that the file is whole; wasm-tools validate says more", Vec::new()),
-        Unfit::ForbiddenImports(_) => ("take out what needs them: an operator gets its input as records and its time with each call", Vec::new()),
+        Unfit::ForbiddenImports(_) => {
+            ("take out what needs them: an operator gets its input as records and its time with each call", Vec::new())
+        }
         Unfit::WrongWorld(_) => ("target the world processor or record-processor of tidegate:streaming@0.1.0", Vec::new()),
-        Unfit::DescribeFailed(_) => ("`describe` runs without state, input or output and must answer the same every time", Vec::new()),
+        Unfit::DescribeFailed(_) => {
+            ("`describe` runs without state, input or output and must answer the same every time", Vec::new())
+        }
         Unfit::BadDescriptor(problems) => ("mend what `describe` declares", problems),
     };
     ModuleError { attempted: "look into the component".to_owned(), cause, remedy: Some(remedy.to_owned()), problems }

@@ -35,7 +35,10 @@ pub type SavepointReply = oneshot::Sender<Result<ManifestPointer, String>>;
 
 /// What people ask of a running job.
 pub enum Command {
-    Savepoint { stop: Option<StopMode>, reply: SavepointReply },
+    Savepoint {
+        stop: Option<StopMode>,
+        reply: SavepointReply,
+    },
     /// Without a checkpoint.
     Cancel,
 }

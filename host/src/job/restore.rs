@@ -5,16 +5,16 @@
 //!   crash right afterwards goes on with it, and neither does it again nor falls back to what was before;
 //! * what can't be read is an error that names it, never a fresh start.
 
+use super::Clock;
 use super::attempt::context;
 use super::dead_letters::{DEAD_LETTERS, sink as dead_letter_sink};
-use super::Clock;
 use super::plan::JobPlan;
 use crate::api::StartFrom;
 use crate::checkpoint_store::{AppendError, CheckpointStore, DecisionLog, StoreError};
-use crate::fault::{self, Fault};
-use crate::task::snapshot::explain;
 use crate::connector::{Sink, catalog};
+use crate::fault::{self, Fault};
 use crate::task::TaskError;
+use crate::task::snapshot::explain;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -81,7 +81,8 @@ impl Restored {
     }
 
     pub fn coordinator(&mut self, plan: &JobPlan, now_ms: u64) -> Coordinator {
-        let restored = self.manifest.clone().map(|manifest| RestoredCheckpoint { manifest, retained: std::mem::take(&mut self.retained) });
+        let restored =
+            self.manifest.clone().map(|manifest| RestoredCheckpoint { manifest, retained: std::mem::take(&mut self.retained) });
         Coordinator::new(CoordinatorConfig {
             job: plan.spec.name.clone(),
             key_groups: plan.spec.key_groups,
@@ -112,7 +113,13 @@ fn operator_manifests(plan: &JobPlan) -> BTreeMap<String, OperatorManifest> {
 }
 
 /// Takes the job over and makes true what was decided.
-pub async fn restore(plan: &Arc<JobPlan>, folder: &Path, store: &CheckpointStore, start: &Start, clock: Clock) -> Result<Restored, Failed> {
+pub async fn restore(
+    plan: &Arc<JobPlan>,
+    folder: &Path,
+    store: &CheckpointStore,
+    start: &Start,
+    clock: Clock,
+) -> Result<Restored, Failed> {
     let acquired = store.acquire(clock.now_ms()).await?;
     fault::point(Fault::FenceWrittenRestoreNot);
     let (mut log, next_checkpoint) = (acquired.log, acquired.plan.next_checkpoint);
@@ -171,14 +178,20 @@ async fn asked_for(log: &DecisionLog, start: &Start, store: &CheckpointStore) ->
         StartFrom::Latest => Ok(None),
         StartFrom::Fresh => Ok(Some(None)),
         StartFrom::Savepoint(named) => {
-            let savepoint = store.read_savepoint(named).await.map_err(|e| fatal(format!("start from savepoint {named}: {}", explain(&e))))?;
+            let savepoint =
+                store.read_savepoint(named).await.map_err(|e| fatal(format!("start from savepoint {named}: {}", explain(&e))))?;
             Ok(Some(Some(savepoint.pointer)))
         }
     }
 }
 
 /// Sinks, with everything decided committed and everything else gone.
-async fn recover_sinks(plan: &Arc<JobPlan>, folder: &Path, manifest: Option<&Manifest>, is_savepoint: bool) -> Result<Arc<Sinks>, Failed> {
+async fn recover_sinks(
+    plan: &Arc<JobPlan>,
+    folder: &Path,
+    manifest: Option<&Manifest>,
+    is_savepoint: bool,
+) -> Result<Arc<Sinks>, Failed> {
     let plan = Arc::clone(plan);
     let folder = folder.to_owned();
     // A savepoint's output was committed when it was taken; what another job committed is not ours to touch.
@@ -193,14 +206,18 @@ async fn recover_sinks(plan: &Arc<JobPlan>, folder: &Path, manifest: Option<&Man
         }
         sinks.insert(DEAD_LETTERS.to_owned(), Box::new(dead_letter_sink(&plan, &folder)));
         for (name, sink) in &sinks {
-            sink.recover(decided.get(name).map_or(&[], Vec::as_slice)).map_err(|e| Failed { reason: format!("sink {name}: {e}"), fatal: !e.retry })?;
+            sink.recover(decided.get(name).map_or(&[], Vec::as_slice))
+                .map_err(|e| Failed { reason: format!("sink {name}: {e}"), fatal: !e.retry })?;
         }
         Ok(Arc::new(sinks))
     });
     recovered.await.unwrap_or_else(|e| Err(fatal(format!("recovering the sinks panicked: {e}"))))
 }
 
-async fn read_segments(store: &CheckpointStore, manifest: &Manifest) -> Result<BTreeMap<String, Vec<(SegmentRef, bytes::Bytes)>>, Failed> {
+async fn read_segments(
+    store: &CheckpointStore,
+    manifest: &Manifest,
+) -> Result<BTreeMap<String, Vec<(SegmentRef, bytes::Bytes)>>, Failed> {
     let mut all = BTreeMap::new();
     for (name, operator) in &manifest.operators {
         let mut segments = Vec::new();
@@ -222,7 +239,12 @@ async fn retained(store: &CheckpointStore, log: &DecisionLog) -> (Vec<CompletedC
             // Given up by retention, and its decision was not trimmed in time.
             Err(StoreError::Missing { .. }) => {}
             Err(error) => {
-                tracing::warn!(job = store.job(), checkpoint = pointer.checkpoint, error = explain(&error), "an older checkpoint can't be read");
+                tracing::warn!(
+                    job = store.job(),
+                    checkpoint = pointer.checkpoint,
+                    error = explain(&error),
+                    "an older checkpoint can't be read"
+                );
                 all_known = false;
             }
         }
@@ -238,7 +260,9 @@ async fn sweep(store: &CheckpointStore, log: &DecisionLog, retained: &[Completed
         keep.extend(checkpoint.segments().map(str::to_owned));
     }
     match store.sweep(log, &keep).await {
-        Ok(orphans) if !orphans.is_empty() => tracing::info!(job = store.job(), objects = orphans.len(), "removed what no checkpoint names"),
+        Ok(orphans) if !orphans.is_empty() => {
+            tracing::info!(job = store.job(), objects = orphans.len(), "removed what no checkpoint names")
+        }
         Ok(_) => {}
         Err(error) => tracing::warn!(job = store.job(), error = explain(&error), "could not remove what no checkpoint names"),
     }

@@ -6,7 +6,6 @@ use super::plan::{Code, JobPlan, MakeNative, OperatorCode};
 use super::status::JobShared;
 use super::supervisor::Supervisor;
 use super::{Command, restore};
-use crate::task::snapshot::explain;
 use crate::api::{CheckpointReport, JobStatus, SavepointInfo, StartFrom};
 use crate::checkpoint_store::{CheckpointStore, StoreError};
 use crate::connector::{ConnectorContext, catalog};
@@ -14,6 +13,7 @@ use crate::job_manager::{CheckedJob, JobError, JobRuntime, RunningJob};
 use crate::job_store::StoredJob;
 use crate::metrics::Metrics;
 use crate::module_store::ModuleStore;
+use crate::task::snapshot::explain;
 use crate::wasm::engine::WasmEngine;
 use crate::wasm::inspect;
 use crate::wasm::instance::LoadedModule;
@@ -75,9 +75,11 @@ impl Runtime {
             None => {
                 let bytes = self.modules.component(digest).map_err(|e| e.to_string())?;
                 let component = inspect::compile(&self.engine, &bytes).map_err(|e| e.to_string())?;
-                if let Err(error) = component.serialize().map_err(|e| e.to_string()).and_then(|precompiled| {
-                    self.modules.put_compiled(digest, &precompiled).map_err(|e| e.to_string())
-                }) {
+                if let Err(error) = component
+                    .serialize()
+                    .map_err(|e| e.to_string())
+                    .and_then(|precompiled| self.modules.put_compiled(digest, &precompiled).map_err(|e| e.to_string()))
+                {
                     tracing::warn!(%reference, %error, "compiled code is not cached; the next start compiles again");
                 }
                 component
@@ -99,7 +101,8 @@ impl Runtime {
                 None => Code::Wasm(self.load(reference, &facts.digest).map_err(|e| format!("module {reference}: {e}"))?),
             };
             let ModuleFacts { digest, keyed, outputs, states, .. } = facts;
-            operators.insert(operator.name.clone(), OperatorCode { module: reference.clone(), digest, keyed, outputs, states, code });
+            operators
+                .insert(operator.name.clone(), OperatorCode { module: reference.clone(), digest, keyed, outputs, states, code });
         }
         Ok(JobPlan::new(job.spec.clone(), job.job_id.clone(), job.base.clone(), operators))
     }
@@ -108,7 +111,13 @@ impl Runtime {
     pub fn launch(self: &Arc<Self>, job: StoredJob, from: StartFrom) -> Arc<JobRun> {
         let (commands, inbox) = mpsc::unbounded_channel();
         let shared = Arc::new(JobShared::new(&job.name, self.metrics.job(&job.name)));
-        let run = Arc::new(JobRun { runtime: Arc::clone(self), job: job.name.clone(), folder: self.folder(&job.name), shared: Arc::clone(&shared), commands });
+        let run = Arc::new(JobRun {
+            runtime: Arc::clone(self),
+            job: job.name.clone(),
+            folder: self.folder(&job.name),
+            shared: Arc::clone(&shared),
+            commands,
+        });
         let runtime = Arc::clone(self);
         tokio::spawn(async move {
             let (name, start) = (job.name.clone(), restore::Start { id: job.start.id.clone(), from });
@@ -128,7 +137,6 @@ impl Runtime {
                     tracing::error!(job = %name, %reason, "job can't be started");
                     shared.event(JobEvent::StartRequested);
                     shared.failed(&reason);
-                    shared.event(JobEvent::FailureReported);
                     shared.event(JobEvent::GaveUp);
                 }
             }
@@ -143,7 +151,8 @@ impl JobFacts for Runtime {
             return Ok(native.facts.clone());
         }
         let view = self.modules.resolve(reference).map_err(|e| e.to_string())?;
-        let view = view.ok_or_else(|| format!("{reference} is not there: push it with `tidegate module push {reference} FILE`"))?;
+        let view =
+            view.ok_or_else(|| format!("{reference} is not there: push it with `tidegate module push {reference} FILE`"))?;
         let operator = view.description.operator;
         Ok(ModuleFacts {
             digest: view.digest,

@@ -98,6 +98,12 @@ impl JobShared {
     }
 
     pub fn failed(&self, reason: &str) {
+        self.explain(reason);
+        self.event(JobEvent::FailureReported);
+    }
+
+    /// The last error, in the words that people see.
+    pub fn explain(&self, reason: &str) {
         self.inner().error = Some(reason.to_owned());
     }
 

@@ -4,12 +4,12 @@
 //! * one attempt at a time, and each takes the job over anew: what the last one left half done is finished or discarded first;
 //! * the restart strategy alone says whether and when there is another one; a failure that would only repeat itself ends the job.
 
-use super::{Clock, Command, dead_letters};
 use super::attempt::Builder;
 use super::drive::{Drive, End};
 use super::plan::JobPlan;
 use super::restore::{self, Start};
 use super::status::JobShared;
+use super::{Clock, Command, dead_letters};
 use crate::checkpoint_store::CheckpointStore;
 use crate::fault::{self, Fault};
 use crate::metrics::Metrics;
@@ -40,22 +40,17 @@ impl Supervisor {
         fault::point(Fault::JobStoredTasksNot);
         loop {
             self.shared.attempt_begins();
-            let end = match self.attempt(clock, &mut strategy).await {
-                Ok(end) => end,
-                Err(failed) => End::Failed { reason: failed.reason, fatal: failed.fatal },
-            };
+            let end = self.attempt(clock, &mut strategy).await.unwrap_or_else(|failed| {
+                self.shared.failed(&failed.reason);
+                End::Failed { reason: failed.reason, fatal: failed.fatal }
+            });
             let (reason, fatal) = match end {
                 End::Finished => return self.shared.event(JobEvent::InputFinished),
                 End::Stopped => return self.shared.event(JobEvent::StopCompleted),
-                End::Cancelled => {
-                    self.shared.event(JobEvent::CancelRequested);
-                    return self.shared.event(JobEvent::TasksCancelled);
-                }
+                End::Cancelled => return self.shared.event(JobEvent::TasksCancelled),
                 End::Failed { reason, fatal } => (reason, fatal),
             };
             let job = &self.plan.spec.name;
-            self.shared.failed(&reason);
-            self.shared.event(JobEvent::FailureReported);
             let delay_ms = match strategy.failed(clock.now_ms()) {
                 _ if fatal => {
                     tracing::error!(%job, %reason, "job failed");
@@ -63,7 +58,7 @@ impl Supervisor {
                 }
                 Decision::GiveUp { reason: why } => {
                     tracing::error!(%job, %reason, %why, "job failed");
-                    self.shared.failed(&format!("{reason} ({why})"));
+                    self.shared.explain(&format!("{reason} ({why})"));
                     return self.shared.event(JobEvent::GaveUp);
                 }
                 Decision::RestartAfter { delay_ms, attempt } => {

@@ -269,6 +269,15 @@ pub async fn open(data: &Path) -> (JobManager, Arc<FakeRuntime>) {
 }
 
 pub async fn open_with(data: &Path, archive: Arc<FakeArchive>) -> (JobManager, Arc<FakeRuntime>) {
+    open_as(data, archive, Resume::All).await
+}
+
+/// As `tidegate run` has it.
+pub async fn open_foreground(data: &Path) -> (JobManager, Arc<FakeRuntime>) {
+    open_as(data, Arc::default(), Resume::None).await
+}
+
+async fn open_as(data: &Path, archive: Arc<FakeArchive>, resume: Resume) -> (JobManager, Arc<FakeRuntime>) {
     let runtime = Arc::new(FakeRuntime { archive: archive.clone(), ..Default::default() });
     let parts = Parts {
         runtime: runtime.clone(),
@@ -277,7 +286,7 @@ pub async fn open_with(data: &Path, archive: Arc<FakeArchive>) -> (JobManager, A
         jobs: JobStore::open(&data.join("jobs")).unwrap(),
         metrics: Arc::default(),
         base: data.to_owned(),
-        resume: Resume::All,
+        resume,
     };
     (JobManager::open(parts).await.unwrap(), runtime)
 }

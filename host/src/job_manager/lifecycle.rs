@@ -189,8 +189,7 @@ impl JobManager {
         let (start, from) = (stored.start.id.clone(), stored.start.from.clone());
         let run = Run { start, handle: self.inner.parts.runtime.start(stored, from) };
         slot.run = Some(run.clone());
-        drop(slot);
-        tokio::spawn(self.clone().follow(job.clone(), run));
+        slot.follower = Some(tokio::spawn(self.clone().follow(job.clone(), run)));
     }
 
     /// Starts what is to run after the host came up. One job that can't be dealt with does not hold up the others.
@@ -411,24 +410,26 @@ impl JobManager {
 
     // ---- the end of the host ----------------------------------------------------------------------------------------------------
 
-    /// Cancels all runs and waits for them. What the jobs are to do stays as it is, so the next host starts them again. Answers
-    /// with the jobs whose tasks did not end in time.
+    /// Cancels all runs, waits for them and for what is written about their ends. What the jobs are to do stays as it is, so the
+    /// next host starts them again. Answers with the jobs whose tasks did not end in time.
     pub async fn shutdown(&self, at_most: Duration) -> Vec<String> {
         self.inner.shutting_down.store(true, Ordering::Release);
         // Whoever is about to start a job has either done so or will see the flag.
         let _changing = self.inner.changing.lock().await;
-        let mut runs = Vec::new();
+        let mut followers = Vec::new();
         for job in self.all() {
             let _transition = job.transition.lock().await;
             if let Some(run) = job.active() {
                 run.handle.cancel();
-                runs.push((job.stored().name, run.handle.watch()));
             }
+            // Also of a run that has just ended by itself: the next host must know how.
+            let follower = job.slot().follower.take();
+            followers.extend(follower.map(|follower| (job.stored().name, follower)));
         }
         let deadline = tokio::time::Instant::now() + at_most;
         let mut stuck = Vec::new();
-        for (name, mut watch) in runs {
-            if tokio::time::timeout_at(deadline, watch.wait_for(|state| state.is_terminal())).await.is_err() {
+        for (name, follower) in followers {
+            if tokio::time::timeout_at(deadline, follower).await.is_err() {
                 stuck.push(name);
             }
         }

@@ -148,7 +148,9 @@ fn other_kind(name: &str, existing: &Metric, wanted: Kind) -> GuestMetricError {
 }
 
 pub(super) fn render<'a>(operators: impl Iterator<Item = (&'a str, &'a str, &'a GuestMetrics)>, page: &mut Page) {
-    let mut families: BTreeMap<(String, Kind), Vec<(&str, &str, Metric)>> = BTreeMap::new();
+    // By name and kind: job, operator and metric.
+    type Samples<'a> = Vec<(&'a str, &'a str, Metric)>;
+    let mut families: BTreeMap<(String, Kind), Samples<'_>> = BTreeMap::new();
     for (job, operator, metrics) in operators {
         for (name, metric) in metrics.metrics.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).iter() {
             families.entry((name.clone(), metric.kind())).or_default().push((job, operator, metric.clone()));

@@ -166,7 +166,9 @@ impl Chain {
             match self.keyless_policies[edge] {
                 OnError::Fail => {
                     let reason = bad.reason;
-                    return Err(TaskError::Fatal(format!("no key for operator {to} (its policy is on_error = \"fail\"): {reason}")));
+                    return Err(TaskError::Fatal(format!(
+                        "no key for operator {to} (its policy is on_error = \"fail\"): {reason}"
+                    )));
                 }
                 OnError::Skip => self.metrics.rejected.add(1),
                 OnError::DeadLetter => {
@@ -360,7 +362,10 @@ impl Chain {
             if let NodeKind::Operator(operator) = &mut node.kind {
                 let watermark = operator.watermark;
                 if let Some(state) = &mut operator.logic.env().state {
-                    state.sweep(TIMERS_PER_DELIVERY_MAX, crate::state::CallTime { watermark, processing_time: super::processing_time() });
+                    state.sweep(
+                        TIMERS_PER_DELIVERY_MAX,
+                        crate::state::CallTime { watermark, processing_time: super::processing_time() },
+                    );
                 }
             }
         }

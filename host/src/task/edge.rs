@@ -24,9 +24,14 @@ pub struct Target {
 
 pub enum Partitioning {
     /// Task i to task i.
-    Forward { task: usize },
+    Forward {
+        task: usize,
+    },
     Rebalance,
-    Key { from: KeyFrom, key_groups: u32 },
+    Key {
+        from: KeyFrom,
+        key_groups: u32,
+    },
 }
 
 pub enum KeyFrom {

@@ -53,14 +53,35 @@ pub enum Control {
 /// What a task tells the job.
 #[derive(Debug)]
 pub enum Report {
-    Running { task: TaskId },
-    SourceEnded { task: TaskId },
-    Acknowledged { checkpoint: CheckpointId, task: TaskId, snapshot: TaskSnapshot },
-    Declined { checkpoint: CheckpointId, task: TaskId, reason: String },
-    PreCommitFailed { checkpoint: CheckpointId, task: TaskId, reason: String },
-    Failed { task: TaskId, error: TaskError },
+    Running {
+        task: TaskId,
+    },
+    SourceEnded {
+        task: TaskId,
+    },
+    Acknowledged {
+        checkpoint: CheckpointId,
+        task: TaskId,
+        snapshot: TaskSnapshot,
+    },
+    Declined {
+        checkpoint: CheckpointId,
+        task: TaskId,
+        reason: String,
+    },
+    PreCommitFailed {
+        checkpoint: CheckpointId,
+        task: TaskId,
+        reason: String,
+    },
+    Failed {
+        task: TaskId,
+        error: TaskError,
+    },
     /// The thread is gone.
-    Ended { task: TaskId },
+    Ended {
+        task: TaskId,
+    },
 }
 
 /// Why a task can't go on.

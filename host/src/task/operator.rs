@@ -128,7 +128,11 @@ impl OperatorNode {
                     self.take_out(CulpritKind::BadRow, reason, culprit, now, outcome)?;
                     // The guest asked for the same call without the row: both sides together, in their order.
                     let rest = join(before, after);
-                    if trouble > TROUBLE_MAX { pieces.extend(singles(&rest).rev()) } else if !rest.is_empty() { pieces.push(rest) }
+                    if trouble > TROUBLE_MAX {
+                        pieces.extend(singles(&rest).rev())
+                    } else if !rest.is_empty() {
+                        pieces.push(rest)
+                    }
                 }
                 Err(CallError::BadRow { row, reason }) => {
                     let message = format!("bad-row named row {row} of a batch of {}: {reason}", rows.count);

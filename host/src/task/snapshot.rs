@@ -5,10 +5,10 @@
 
 use super::Report;
 use crate::checkpoint_store::{CheckpointStore, SegmentDraft};
-use crate::fault::{self, Fault};
-use crate::state::Segment;
 use crate::connector::{ConnectorError, PreCommit};
+use crate::fault::{self, Fault};
 use crate::state::FrozenState;
+use crate::state::Segment;
 use std::time::Instant;
 use tidegate_core::checkpoint::{
     CheckpointId, OperatorSnapshot, SegmentRef, SinkSnapshot, SourceSnapshot, TaskId, TaskSnapshot, TaskTiming,
@@ -78,7 +78,9 @@ async fn upload_one(task: TaskId, store: &CheckpointStore, part: AsyncPart, carr
             carried.extend(sinks);
             Report::Declined { checkpoint, task, reason }
         }
-        None => Report::Acknowledged { checkpoint, task, snapshot: TaskSnapshot { sources, operators: snapshots, sinks, timing } },
+        None => {
+            Report::Acknowledged { checkpoint, task, snapshot: TaskSnapshot { sources, operators: snapshots, sinks, timing } }
+        }
     })
 }
 
@@ -117,7 +119,9 @@ async fn write_segment(
     if frozen.entries() == 0 && !frozen.is_full() {
         return Ok(None);
     }
-    let segment = tokio::task::spawn_blocking(move || frozen.write_segment()).await.map_err(|e| format!("writing a segment panicked: {e}"))?;
+    let segment = tokio::task::spawn_blocking(move || frozen.write_segment())
+        .await
+        .map_err(|e| format!("writing a segment panicked: {e}"))?;
     let written = put_segment(store, operator, task_index, checkpoint, segment).await?;
     fault::point(Fault::SegmentWrittenAnswerNot);
     Ok(Some(written))

@@ -103,13 +103,15 @@ impl Task {
                 Received::Element(channel, element) => self.element(channel, element)?,
                 Received::Nothing => {}
             }
-            if let Head::Source(source) = &mut self.head {
-                if !source.stopped && !source.driver.has_ended() && next_poll.is_none_or(|at| at <= begun) {
-                    let wait = source.driver.advance(&mut self.chain)?;
-                    next_poll = begun.checked_add(wait);
-                    if source.driver.has_ended() {
-                        self.report(Report::SourceEnded { task: self.id })?;
-                    }
+            if let Head::Source(source) = &mut self.head
+                && !source.stopped
+                && !source.driver.has_ended()
+                && next_poll.is_none_or(|at| at <= begun)
+            {
+                let wait = source.driver.advance(&mut self.chain)?;
+                next_poll = begun.checked_add(wait);
+                if source.driver.has_ended() {
+                    self.report(Report::SourceEnded { task: self.id })?;
                 }
             }
             batches += 1;
@@ -163,7 +165,9 @@ impl Task {
                 part.sources.push(positions);
                 self.hand_over(part)
             }
-            (Control::Trigger(barrier), Head::Channels(_)) => unreachable!("BUG: checkpoint {} triggered at a task without a source", barrier.checkpoint),
+            (Control::Trigger(barrier), Head::Channels(_)) => {
+                unreachable!("BUG: checkpoint {} triggered at a task without a source", barrier.checkpoint)
+            }
             (Control::AbortCheckpoint(checkpoint), Head::Channels(head)) => {
                 self.gate.unblock(&head.aligner.aborted(checkpoint));
                 Ok(())

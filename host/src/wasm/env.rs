@@ -131,11 +131,17 @@ impl CallOutputs {
         self.bytes = self.bytes.saturating_add(bytes);
         if self.rows > meta.limits.output_rows_max {
             let limit = meta.limits.output_rows_max;
-            return Err(Violation(format!("a call emitted {} rows, which exceeds the limit of {limit} (output_rows_max)", self.rows)));
+            return Err(Violation(format!(
+                "a call emitted {} rows, which exceeds the limit of {limit} (output_rows_max)",
+                self.rows
+            )));
         }
         if self.bytes > meta.limits.output_bytes_max {
             let limit = meta.limits.output_bytes_max;
-            return Err(Violation(format!("a call emitted {} bytes, which exceeds the limit of {limit} (output_bytes_max)", self.bytes)));
+            return Err(Violation(format!(
+                "a call emitted {} bytes, which exceeds the limit of {limit} (output_bytes_max)",
+                self.bytes
+            )));
         }
         Ok(())
     }
@@ -323,6 +329,8 @@ pub fn record_of(row: &Row<'_>) -> types::StreamRecord {
             row::ChangeKind::UpdateAfter => types::ChangeKind::UpdateAfter,
             row::ChangeKind::Retract => types::ChangeKind::Retract,
         },
-        headers: row::headers(row.headers).map(|(name, value)| types::Header { name: name.to_owned(), value: value.to_vec() }).collect(),
+        headers: row::headers(row.headers)
+            .map(|(name, value)| types::Header { name: name.to_owned(), value: value.to_vec() })
+            .collect(),
     }
 }

@@ -41,7 +41,9 @@ impl GuestStore {
     fn keyed(&mut self) -> Result<&mut KeyedState> {
         let env = self.env()?;
         if matches!(env.phase, Phase::Describe | Phase::Start) {
-            return Err(violation("state can be read and written while records or timers are processed, not in `describe` or `start`"));
+            return Err(violation(
+                "state can be read and written while records or timers are processed, not in `describe` or `start`",
+            ));
         }
         env.state.as_mut().ok_or_else(|| violation("the operator is not keyed, so it has no state: set `keyed` in `describe`"))
     }
@@ -184,7 +186,12 @@ impl state::HostMapState for GuestStore {
         Ok(self.keyed()?.map_clear(id(&state), key)?)
     }
 
-    fn load_many(&mut self, state: Resource<handle::MapState>, slots: Vec<u32>, map_keys: types::BytesColumn) -> Result<types::BytesColumn> {
+    fn load_many(
+        &mut self,
+        state: Resource<handle::MapState>,
+        slots: Vec<u32>,
+        map_keys: types::BytesColumn,
+    ) -> Result<types::BytesColumn> {
         Ok(self.keyed()?.map_load_many(id(&state), &slots, &map_keys.into())?.into())
     }
 
@@ -254,7 +261,13 @@ impl state::HostReducingState for GuestStore {
         Ok(self.keyed()?.reducing_clear(id(&state), key)?)
     }
 
-    fn add_many(&mut self, state: Resource<handle::ReducingState>, slots: Vec<u32>, values: Vec<i64>, return_new: bool) -> Result<Vec<i64>> {
+    fn add_many(
+        &mut self,
+        state: Resource<handle::ReducingState>,
+        slots: Vec<u32>,
+        values: Vec<i64>,
+        return_new: bool,
+    ) -> Result<Vec<i64>> {
         Ok(self.keyed()?.reducing_add_many(id(&state), &slots, &values, return_new)?)
     }
 
@@ -273,7 +286,10 @@ impl GuestStore {
         env.timers_set = env.timers_set.saturating_add(u32::try_from(n).unwrap_or(u32::MAX));
         let limit = env.meta.limits.timers_per_call_max;
         if env.timers_set > limit {
-            return Err(violation(format!("a call set or cancelled {} timers, the limit is {limit} (timers_per_call_max)", env.timers_set)));
+            return Err(violation(format!(
+                "a call set or cancelled {} timers, the limit is {limit} (timers_per_call_max)",
+                env.timers_set
+            )));
         }
         Ok(())
     }

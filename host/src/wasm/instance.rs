@@ -97,7 +97,9 @@ impl ResourceLimiter for MemoryLimit {
     fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         const TABLE_ELEMENTS_MAX: usize = 1 << 20;
         if desired > TABLE_ELEMENTS_MAX {
-            return Err(violation(format!("a table of {desired} elements exceeds the limit of {TABLE_ELEMENTS_MAX} (table_elements_max)")));
+            return Err(violation(format!(
+                "a table of {desired} elements exceeds the limit of {TABLE_ELEMENTS_MAX} (table_elements_max)"
+            )));
         }
         Ok(true)
     }
@@ -129,7 +131,9 @@ impl LoadedModule {
             Err(no_batches) => match record_processing::GuestIndices::new(&pre) {
                 Ok(indices) => ProcessingIndices::Record(indices),
                 Err(no_records) => {
-                    return Err(super::ModuleError::WrongWorld(format!("neither `processor` ({no_batches:#}) nor `record-processor` ({no_records:#})")));
+                    return Err(super::ModuleError::WrongWorld(format!(
+                        "neither `processor` ({no_batches:#}) nor `record-processor` ({no_records:#})"
+                    )));
                 }
             },
         };
@@ -184,7 +188,10 @@ impl CallError {
     pub(super) fn died(error: &wasmtime::Error, meta: &OperatorMeta) -> Self {
         if error.downcast_ref::<Trap>() == Some(&Trap::Interrupt) {
             let limit = meta.limits.call_deadline_ms;
-            return Self::Died { how: Death::Deadline, message: format!("the call ran longer than {limit} ms (limits.deadline)\n{error:?}") };
+            return Self::Died {
+                how: Death::Deadline,
+                message: format!("the call ran longer than {limit} ms (limits.deadline)\n{error:?}"),
+            };
         }
         if let Some(Violation(what)) = error.downcast_ref() {
             return Self::Died { how: Death::Violation, message: what.clone() };
@@ -281,7 +288,11 @@ impl WasmOperator {
             operator_name: meta.operator.clone(),
             task_index: meta.task_index,
             parallelism: meta.parallelism,
-            options: meta.options.iter().map(|(name, value)| lifecycle::OptionEntry { name: name.clone(), value: value.clone() }).collect(),
+            options: meta
+                .options
+                .iter()
+                .map(|(name, value)| lifecycle::OptionEntry { name: name.clone(), value: value.clone() })
+                .collect(),
         };
         store.data_mut().wasi.begin_call(0, wasi::seed(&meta.job, &meta.operator, meta.task_index, 0));
         match lifecycle.call_start(&mut *store, &context).map_err(died)? {
@@ -384,7 +395,9 @@ impl WasmOperator {
             assert_eq!(count, 1, "BUG: {count} timers at once for a guest that takes one");
             let wit_domain = due.domain;
             self.call(now.processing_time, |guest, store| match guest {
-                Guest::Record(guest) => guest.call_on_timer(store, &due.keys.data, wit_domain, due.times[0], due.tags[0], moment(now)),
+                Guest::Record(guest) => {
+                    guest.call_on_timer(store, &due.keys.data, wit_domain, due.times[0], due.tags[0], moment(now))
+                }
                 Guest::Batch(_) => unreachable!("BUG: the guest changed its world"),
             })?;
             self.env().commit();

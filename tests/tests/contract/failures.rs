@@ -47,7 +47,7 @@ fn a_guest_that_dies_drops_the_whole_call_and_the_next_one_has_a_new_instance() 
     for (case, how, named) in [
         ("trap", Death::Trap, "unreachable"),
         ("unreachable", Death::Trap, "unreachable"),
-        ("recurse", Death::Trap, "stack"),
+        ("recurse", Death::Trap, "wasm trap"),
         ("spin", Death::Deadline, "(limits.deadline)"),
         ("allocate", Death::Violation, "(limits.memory)"),
         ("exit", Death::Violation, "the operator ended itself"),

@@ -55,7 +55,9 @@ fn a_start_that_fails_says_why() {
         ("start-emit", Death::Violation, "not in `describe` or `start`"),
     ] {
         match start(case) {
-            CallError::Died { how: died, message } => assert!(died == how && message.contains(named), "{case}: {died:?} {message}"),
+            CallError::Died { how: died, message } => {
+                assert!(died == how && message.contains(named), "{case}: {died:?} {message}")
+            }
             other => panic!("{case}: {other}"),
         }
     }

@@ -4,8 +4,8 @@
 //! What a guest sees it reports in rows; what becomes of its effects is seen in outputs, state, timers and metrics afterwards.
 
 mod failures;
-mod limits;
 mod lifecycle;
+mod limits;
 mod one_bad_record;
 mod output;
 mod records;

@@ -40,7 +40,13 @@ fn numbered(bad: &[usize]) -> Vec<String> {
 }
 
 fn main_output(outcome: &Outcome) -> Vec<String> {
-    outcome.outputs.iter().filter(|(port, _)| *port == MAIN).flat_map(|(_, rows)| rows::read(rows)).map(|row| row.text()).collect()
+    outcome
+        .outputs
+        .iter()
+        .filter(|(port, _)| *port == MAIN)
+        .flat_map(|(_, rows)| rows::read(rows))
+        .map(|row| row.text())
+        .collect()
 }
 
 const CASES: [(&str, CulpritKind, &str); 8] = [
@@ -49,7 +55,7 @@ const CASES: [(&str, CulpritKind, &str); 8] = [
     ("trap", CulpritKind::Trap, "unreachable"),
     ("unreachable", CulpritKind::Trap, "unreachable"),
     ("spin", CulpritKind::Deadline, "limits.deadline"),
-    ("recurse", CulpritKind::Trap, "stack"),
+    ("recurse", CulpritKind::Trap, "wasm trap"),
     ("allocate", CulpritKind::Violation, "limits.memory"),
     ("exit", CulpritKind::Violation, "ended itself"),
 ];
@@ -104,7 +110,8 @@ fn the_policy_fail_ends_the_task_at_the_first_bad_record() {
 
 #[test]
 fn what_a_guest_says_of_itself_is_not_blamed_on_records() {
-    let process = |case: &str| node("contract", case, OnError::Skip).process(0, rows::batch(&with_bad_ones(&[1])), &mut Outcome::default());
+    let process =
+        |case: &str| node("contract", case, OnError::Skip).process(0, rows::batch(&with_bad_ones(&[1])), &mut Outcome::default());
     match process("fatal") {
         Err(TaskError::Fatal(message)) => assert!(message.contains("the guest says fatal"), "{message}"),
         other => panic!("{other:?}"),
@@ -120,7 +127,8 @@ fn what_a_guest_says_of_itself_is_not_blamed_on_records() {
 fn a_timer_that_is_rejected_or_kills_the_guest_is_taken_out() {
     for (case, kind, culprits) in [("timers-reject", CulpritKind::Rejected, 1), ("timers-trap", CulpritKind::Trap, 3)] {
         let mut node = node("contract", case, OnError::DeadLetter);
-        node.process(0, rows::batch(&[row("a", "").at(0), row("a", "").at(1), row("b", "").at(2)]), &mut Outcome::default()).expect("counts");
+        node.process(0, rows::batch(&[row("a", "").at(0), row("a", "").at(1), row("b", "").at(2)]), &mut Outcome::default())
+            .expect("counts");
         node.watermark = 5000;
         let mut outcome = Outcome::default();
         while node.fire_timers(EventTime, &mut outcome).unwrap_or_else(|error| panic!("{case}: {error}")) {}

@@ -73,7 +73,10 @@ fn rows_and_records_of_every_kind_are_the_same_on_every_output() {
 fn forwarded_rows_go_to_the_output_they_were_sent_to() {
     let rows: Vec<TestRow> = (0..5).map(|i| row("k", i.to_string())).collect();
     let answer = contract("forward-split").ok(&rows);
-    assert_eq!((answer.texts(MAIN), answer.texts(SIDE)), (vec!["0".into(), "2".into(), "4".into()], vec!["1".into(), "3".into()]));
+    assert_eq!(
+        (answer.texts(MAIN), answer.texts(SIDE)),
+        (vec!["0".into(), "2".into(), "4".into()], vec!["1".into(), "3".into()])
+    );
     assert_eq!(contract("forward-reversed-twice").ok(&rows[..3]).texts(MAIN), ["2", "1", "0", "2", "1", "0"]);
 }
 

@@ -64,7 +64,10 @@ fn what_can_not_be_read_is_rejected_with_the_reason() {
     let mut guest = script();
     let answer = guest.ok(&[row("k", [0xff]), row("k", "set many"), row("k", "dance")]);
     let reasons: Vec<_> = answer.rejected.iter().map(|rejected| rejected.reason.as_str()).collect();
-    assert!(reasons[0].contains("not UTF-8") && reasons[1].contains("invalid digit") && reasons[2].contains("dance"), "{reasons:?}");
+    assert!(
+        reasons[0].contains("not UTF-8") && reasons[1].contains("invalid digit") && reasons[2].contains("dance"),
+        "{reasons:?}"
+    );
 }
 
 #[test]
@@ -88,7 +91,10 @@ fn outputs_and_forwards_keep_their_order_and_their_parts() {
     let answer = guest.ok(&[first.clone(), row("l", "emit c").at(4)]);
     let main: Vec<_> = answer.on(MAIN).iter().map(|row| (row.text(), row.key.clone(), row.timestamp)).collect();
     let k = b"k".to_vec();
-    assert_eq!(main, [("a".into(), k.clone(), 3), (first.text(), k.clone(), 3), ("b".into(), k, 3), ("c".into(), b"l".to_vec(), 4)]);
+    assert_eq!(
+        main,
+        [("a".into(), k.clone(), 3), (first.text(), k.clone(), 3), ("b".into(), k, 3), ("c".into(), b"l".to_vec(), 4)]
+    );
     let [side, forwarded, made] = answer.on(SIDE) else { panic!("{:?}", answer.on(SIDE)) };
     assert_eq!((side.text(), forwarded.clone().without_origin()), ("s".to_owned(), first));
     assert_eq!((&made.value, made.timestamp, made.change), (&None, 7, ChangeKind::Retract));
@@ -99,7 +105,8 @@ fn outputs_and_forwards_keep_their_order_and_their_parts() {
 fn timers_reach_the_operator_with_their_time_and_tag() {
     let mut guest = script();
     guest.ok(&[row("k", "timer 1000 1; timer 2000 2; timer 3000 13; timer 900 4; cancel 900 4; alarm 50 5")]);
-    let texts = |answers: Vec<tidegate_tests::guest::Answer>| answers.iter().flat_map(|answer| answer.texts(MAIN)).collect::<Vec<_>>();
+    let texts =
+        |answers: Vec<tidegate_tests::guest::Answer>| answers.iter().flat_map(|answer| answer.texts(MAIN)).collect::<Vec<_>>();
     let answers = guest.fire(EventTime, CallTime { watermark: 2500, ..NOW }).expect("counts");
     assert_eq!(texts(answers), ["timer 1000 1 after 0", "timer 2000 2 after 1"]);
     let answers = guest.fire(EventTime, CallTime { watermark: 9000, ..NOW }).expect("counts");

@@ -29,7 +29,8 @@ fn forbidden_imports_are_refused_all_at_once_by_name() {
 
 #[test]
 fn asynchronous_wasi_is_refused() {
-    let error = refusal(r#"(component (import "wasi:clocks/monotonic-clock@0.3.0" (instance (export "now" (func (result u64))))))"#);
+    let error =
+        refusal(r#"(component (import "wasi:clocks/monotonic-clock@0.3.0" (instance (export "now" (func (result u64))))))"#);
     assert!(error.to_string().contains("wasi:clocks/monotonic-clock@0.3.0"), "{error}");
 }
 
@@ -43,7 +44,8 @@ fn a_contract_of_another_version_is_no_contract() {
 
 #[test]
 fn a_function_that_the_contract_does_not_have_is_refused() {
-    let error = refusal(r#"(component (import "tidegate:streaming/timers@0.1.0" (instance (export "sleep" (func (param "ms" u64))))))"#);
+    let error =
+        refusal(r#"(component (import "tidegate:streaming/timers@0.1.0" (instance (export "sleep" (func (param "ms" u64))))))"#);
     assert!(matches!(error, ModuleError::WrongWorld(_)), "{error}");
 }
 

@@ -116,7 +116,8 @@ mod tests {
 
     #[test]
     fn out_of_range_names_the_range_in_its_unit() {
-        let (_, problems) = read_json(json!({ "memory": "1KiB", "deadline": "1h", "metrics": 5000, "memroy": 1, "output_rows": -1 }));
+        let (_, problems) =
+            read_json(json!({ "memory": "1KiB", "deadline": "1h", "metrics": 5000, "memroy": 1, "output_rows": -1 }));
         assert_eq!(
             problems,
             [

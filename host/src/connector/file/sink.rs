@@ -6,11 +6,11 @@
 //! * what can't be explained (both names missing, a visible file that is another) is an error that says what to do, because the
 //!   alternative is lost or doubled output.
 
-use crate::fault::{self, Fault};
 use super::super::options::OptionReader;
 use super::super::row_text::{FORMATS, RowText};
 use super::super::{ConnectorContext, ConnectorError, Sink, SinkWriter};
 use super::staging::{FileWriter, Place, Staged};
+use crate::fault::{self, Fault};
 use std::collections::{HashSet, VecDeque};
 use std::io::ErrorKind;
 use std::path::Path;

@@ -110,7 +110,9 @@ impl Script {
             }
             "file" => return Ok(Some(std::fs::read("/etc/passwd").map_or("no file".to_owned(), |_| "a file".to_owned()))),
             "network" => {
-                return Ok(Some(std::net::TcpStream::connect("127.0.0.1:22").map_or("no network".to_owned(), |_| "a network".to_owned())));
+                return Ok(Some(
+                    std::net::TcpStream::connect("127.0.0.1:22").map_or("no network".to_owned(), |_| "a network".to_owned()),
+                ));
             }
             "environment" => return Ok(Some(std::env::vars().count().to_string())),
             "reject" => reject!("{}", word(1)),
