@@ -1,8 +1,10 @@
 //! Modules and jobs of a host, as a test handles them.
 
 use crate::host::Host;
+use crate::output;
 use crate::wait::until;
 use serde_json::{Value, json};
+use std::path::Path;
 use std::time::Duration;
 
 /// For a job to get into a state. Bounded jobs of the tests run for some seconds.
@@ -43,15 +45,12 @@ impl Host {
         })
     }
 
-    /// Waits until the main count of a node has come to a number of records.
+    /// Waits until so many lines are committed to a folder.
     #[track_caller]
-    pub fn wait_for_records(&self, name: &str, node: &str, records: u64) {
-        until(&format!("{records} records of {node}"), STATE_LIMIT, || {
-            let job = self.job(name);
-            let tasks = job["status"]["tasks"].as_array().cloned().unwrap_or_default();
-            let of_node = tasks.iter().filter(|task| task["nodes"].as_array().is_some_and(|nodes| nodes.contains(&json!(node))));
-            let found: u64 = of_node.filter_map(|task| task["records_out"].as_u64()).sum();
-            if found >= records { Ok(()) } else { Err(job["status"].to_string()) }
+    pub fn wait_for_lines(&self, folder: &Path, at_least: usize) {
+        until(&format!("{at_least} lines in {}", folder.display()), STATE_LIMIT, || {
+            let found = output::lines(folder).len();
+            if found >= at_least { Ok(()) } else { Err(format!("{found} lines")) }
         });
     }
 
@@ -80,6 +79,7 @@ impl Host {
         operation["savepoint"].clone()
     }
 
+    /// Stops the job at once; what was not committed is done again after the next start.
     #[track_caller]
     pub fn stop(&self, name: &str) {
         let operation = self.client().post(&format!("/v1/jobs/{name}/stop?wait=60s"), &json!({})).document();
@@ -92,18 +92,22 @@ impl Host {
         self.client().post(&format!("/v1/jobs/{name}/start"), &json!({ "from": from })).document();
     }
 
+    /// All of them, oldest first.
     #[track_caller]
     pub fn dead_letters(&self, name: &str) -> Vec<Value> {
         let mut all = Vec::new();
-        let mut after = String::new();
+        let mut before = String::new();
         loop {
-            let page = self.client().get(&format!("/v1/jobs/{name}/dead-letters?limit=1000{after}")).document();
+            // Pages are small so that there are several of them.
+            let page = self.client().get(&format!("/v1/jobs/{name}/dead-letters?limit=7{before}")).document();
             all.extend(page["dead_letters"].as_array().cloned().unwrap_or_else(|| panic!("no list of dead letters: {page}")));
             match page["next"].as_str() {
-                Some(next) => after = format!("&after={next}"),
-                None => return all,
+                Some(next) => before = format!("&before={next}"),
+                None => break,
             }
         }
+        all.reverse();
+        all
     }
 }
 
@@ -126,7 +130,7 @@ pub struct TotalsJob {
 }
 
 impl TotalsJob {
-    pub fn document(&self, out: &std::path::Path) -> Value {
+    pub fn document(&self, out: &Path) -> Value {
         let mut job = json!({
             "name": self.name,
             "checkpoint": { "interval": self.interval },

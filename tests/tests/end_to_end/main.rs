@@ -1,0 +1,8 @@
+//! Jobs on the real binary, over HTTP, from input to committed output. What comes out is compared with an oracle that the test works
+//! out in another way than the operators do.
+
+mod api;
+mod flights;
+mod lifecycle;
+mod rescale;
+mod words;
