@@ -82,9 +82,11 @@ class Screen:
     def bar(self, share, text):
         share = min(max(share, 0.0), 1.0)
         columns = shutil.get_terminal_size().columns - 1 if self.live else 110
-        width = min(max(columns - len(text) - 17, 6), 24)
+        indent = 10 if columns >= 100 else 2
+        # What stands behind the bar has 68 characters at the most, unless the numbers are very large.
+        width = min(max(columns - indent - 68, 6), 24)
         done = int(share * width)
-        line = f"{' ' * 10}{self.full * done}{self.empty * (width - done)} {share:4.0%}  {text}"
+        line = f"{' ' * indent}{self.full * done}{self.empty * (width - done)} {share:4.0%}  {text}"
         if self.live:
             print(f"\r\x1b[2K{line[:columns]}", end="", flush=True)
             self.open_bar = True
