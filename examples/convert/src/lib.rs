@@ -66,11 +66,8 @@ impl Convert {
         let found = price::find(value)?;
         if self.passes(found.auction) {
             ctx.emit_with(Self::MAIN, |out| {
-                out.bytes(&value[..found.price.start]);
-                write!(out, "{}", converted(found.amount))?;
-                out.bytes(&value[found.price.end..]);
-                std::fmt::Result::Ok(())
-            })?;
+                out.bytes(&value[..found.price.start]).number(converted(found.amount)).bytes(&value[found.price.end..]);
+            });
         }
         Ok(())
     }

@@ -88,7 +88,10 @@ impl Operator for RunningTotals {
                 ctx.emit(out);
             }
             Format::Json => {
-                ctx.emit_with(Self::MAIN, |out| write!(out, r#"{{"bidder":{},"count":{count},"sum":{sum}}}"#, bid.bidder))?;
+                ctx.emit_with(Self::MAIN, |out| {
+                    out.text(r#"{"bidder":"#).number(bid.bidder).text(r#","count":"#).number(count);
+                    out.text(r#","sum":"#).number(sum).text("}");
+                });
             }
         }
         Ok(())

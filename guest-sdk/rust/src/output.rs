@@ -205,6 +205,31 @@ impl ValueWriter<'_> {
         self.bytes(text.as_bytes())
     }
 
+    /// A whole number in decimal digits; several times faster than `write!`.
+    #[inline]
+    pub fn number(&mut self, number: u64) -> &mut Self {
+        let mut digits = [0; 20];
+        let (mut at, mut rest) = (digits.len(), number);
+        loop {
+            at -= 1;
+            digits[at] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        self.bytes(&digits[at..])
+    }
+
+    /// The same with a sign where it is negative.
+    #[inline]
+    pub fn signed(&mut self, number: i64) -> &mut Self {
+        if number < 0 {
+            self.byte(b'-');
+        }
+        self.number(number.unsigned_abs())
+    }
+
     #[inline]
     pub fn byte(&mut self, byte: u8) -> &mut Self {
         self.out.push(byte);
@@ -227,5 +252,24 @@ impl std::io::Write for ValueWriter<'_> {
 
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_as_write_would() {
+        let mut out = Vec::new();
+        let mut writer = ValueWriter { out: &mut out };
+        for number in [0, 9, 10, 12_345, u64::MAX] {
+            writer.number(number).byte(b' ');
+        }
+        for number in [0, -1, i64::MIN, i64::MAX] {
+            writer.signed(number).byte(b' ');
+        }
+        let expected = format!("0 9 10 12345 {} 0 -1 {} {} ", u64::MAX, i64::MIN, i64::MAX);
+        assert_eq!(String::from_utf8(out), Ok(expected));
     }
 }

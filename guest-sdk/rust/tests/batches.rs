@@ -57,7 +57,7 @@ impl Script {
             15 => self.map.clear(ctx),
             16 => ctx.emit(format!("{} {}", self.map.is_empty(ctx), self.map.contains(ctx, &map_key))),
             17 => ctx.emit(format!("{:?}", self.map.first(ctx))),
-            18 => self.list.add(ctx, format!("{a}")),
+            18 => self.list.add(ctx, text(a)),
             19 => ctx.emit(self.list.get(ctx).join(",")),
             20 => self.list.clear(ctx),
             21 => self.list.replace(ctx, (0..a % 3).map(|n| format!("{n}{b}"))),

@@ -234,6 +234,49 @@ fn state_with_a_time_to_live_ends() {
 }
 
 #[test]
+fn the_end_of_the_input_makes_no_state_old() {
+    let mut t = OperatorTest::<Everything>::new();
+    t.send("k", "visit", 1000);
+    t.advance_watermark(1000);
+    t.end_of_input();
+    assert!(t.value::<Visit>("visits", "k").is_some());
+}
+
+#[operator(keyed)]
+struct Bounds {
+    least: ReducingState<MinF64>,
+    greatest: ReducingState<MaxF64>,
+    sum: ReducingState<SumS64>,
+    count: ReducingState<Count>,
+}
+
+impl Operator for Bounds {
+    fn process(&mut self, record: &Record<'_>, ctx: &mut Ctx<'_>) -> Result<(), RecordError> {
+        let number: f64 = record.text()?.parse()?;
+        self.least.add(ctx, number);
+        self.greatest.add(ctx, number);
+        self.sum.add(ctx, number as i64);
+        self.count.add(ctx, ());
+        let (least, greatest) = (self.least.get(ctx), self.greatest.get(ctx));
+        ctx.emit(format!("{least:?} {greatest:?} {} {}", self.sum.get(ctx), self.count.get(ctx)));
+        Ok(())
+    }
+}
+
+#[test]
+fn reducers_read_in_a_batch_what_the_host_will_have() {
+    for batch in [1, 6] {
+        let mut t = OperatorTest::<Bounds>::new();
+        let rows = ["NaN", "1.5", "-2", "NaN", "9223372036854775807", "0"].map(row);
+        rows.chunks(batch).for_each(|rows| t.send_batch(rows));
+        let last = "Some(-2.0) Some(9.223372036854776e18) 9223372036854775806 6";
+        assert_eq!(t.texts("main")[..3], ["Some(NaN) Some(NaN) 0 1", "Some(1.5) Some(1.5) 1 2", "Some(-2.0) Some(1.5) -1 3"]);
+        assert_eq!(t.texts("main")[5], last);
+        assert_eq!(t.number("least", "k").map(|bits| f64::from_bits(bits as u64)), Some(-2.0));
+    }
+}
+
+#[test]
 fn logs_carry_fields() {
     let mut t = OperatorTest::<Everything>::new();
     t.send("k", "log", 1000);

@@ -25,5 +25,5 @@ wasmtime::component::bindgen!({
     },
 });
 
-pub use exports::tidegate::streaming::{batch_processing, lifecycle, record_processing};
-pub use tidegate::streaming::{logging, metrics, output, state, timers, types};
+pub use self::exports::tidegate::streaming::{batch_processing, lifecycle, record_processing};
+pub use self::tidegate::streaming::{logging, metrics, output, state, timers, types};

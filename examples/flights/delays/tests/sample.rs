@@ -119,8 +119,8 @@ fn the_oracle_agrees_whatever_the_batches() {
 
 #[test]
 fn the_oracle_sees_what_is_missing_duplicated_wrong_or_unexpected() {
-    type Spoil = (&'static str, fn(&mut Result), &'static str);
-    let spoil: [Spoil; 6] = [
+    type Spoil = fn(&mut Result);
+    let spoil: [(&str, Spoil, &str); 6] = [
         ("missing", |result| drop(result.hours.pop()), "1 missing, 0 duplicated, 0 wrong"),
         ("duplicated", |result| result.hours.push(result.hours[0].clone()), "0 missing, 1 duplicated, 0 wrong"),
         (

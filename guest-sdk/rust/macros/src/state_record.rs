@@ -20,11 +20,12 @@ pub fn expand(item: TokenStream) -> Result<TokenStream> {
     let idents: Vec<_> = fields.named.iter().map(|field| field.ident.as_ref().expect("named fields")).collect();
     let types: Vec<_> = fields.named.iter().map(|field| &field.ty).collect();
     let locals: Vec<_> = idents.iter().map(|ident| format_ident!("field_{ident}")).collect();
-    let texts: Vec<_> = idents.iter().map(|ident| ident.to_string().trim_start_matches("r#").to_owned()).collect();
-    // WIT spells names with hyphens.
+    // Fields are named as WIT spells them, in the type and in what is stored: other languages have spellings of their own.
+    let texts: Vec<_> =
+        idents.iter().map(|ident| ident.to_string().trim_start_matches("r#").to_lowercase().replace('_', "-")).collect();
     let wit = texts.iter().enumerate().map(|(i, text)| {
         let comma = if i == 0 { "" } else { ", " };
-        format!("{comma}{}: ", text.replace('_', "-"))
+        format!("{comma}{text}: ")
     });
 
     Ok(quote! {

@@ -58,7 +58,7 @@ impl Op {
 }
 
 impl<V: StateValue> ListState<V> {
-    /// Appends an element. An element is never empty: adding an empty text or `None` panics.
+    /// Appends an element. An element is never empty: an empty text, or `None`, adds nothing.
     #[inline]
     pub fn add(&mut self, ctx: &Ctx<'_>, value: V) {
         self.mark(ctx);
@@ -125,8 +125,9 @@ impl<V: StateValue> ListState<V> {
         let start = self.data.len();
         value.encode(&mut self.data);
         let end = self.data.len();
-        assert!(end > start, "an element of the list {:?} is empty: empty bytes mean absent", self.name);
-        self.ops.push(Op::Add { slot, start, end });
+        if end > start {
+            self.ops.push(Op::Add { slot, start, end });
+        }
     }
 
     #[inline]

@@ -14,6 +14,7 @@
 mod arena;
 mod list;
 mod map;
+mod map_cache;
 mod reducing;
 mod value;
 

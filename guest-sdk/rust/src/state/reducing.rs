@@ -10,7 +10,7 @@ use crate::declaration::{ReducerKind, StateDeclaration, StateKind};
 use crate::platform;
 use std::marker::PhantomData;
 
-/// How a [`ReducingState`] reduces. The host does the same: sums of `s64` wrap around, `f64` bounds ignore NaN.
+/// How a [`ReducingState`] reduces. The host does the same: sums of `s64` wrap around, NaN loses against every other number.
 pub trait Reducer {
     /// What is added.
     type In: Copy;
@@ -72,6 +72,11 @@ fn float(bits: i64) -> f64 {
     f64::from_bits(bits as u64)
 }
 
+/// Written out: which of two zeroes `f64::min` gives depends on the machine.
+fn better(number: i64, value: i64, wins: bool) -> i64 {
+    if wins || float(number).is_nan() { value } else { number }
+}
+
 reducers! {
     /// The sum of whole numbers.
     SumS64: i64 => i64, SumS64, zero true, wire |value| value, reduce i64::wrapping_add, read Option::unwrap_or_default;
@@ -82,9 +87,9 @@ reducers! {
     /// The greatest whole number.
     MaxS64: i64 => Option<i64>, MaxS64, zero false, wire |value| value, reduce i64::max, read |number| number;
     /// The least floating-point number.
-    MinF64: f64 => Option<f64>, MinF64, zero false, wire bits, reduce |a, b| bits(float(a).min(float(b))), read |n| n.map(float);
+    MinF64: f64 => Option<f64>, MinF64, zero false, wire bits, reduce |a, b| better(a, b, float(b) < float(a)), read |n| n.map(float);
     /// The greatest floating-point number.
-    MaxF64: f64 => Option<f64>, MaxF64, zero false, wire bits, reduce |a, b| bits(float(a).max(float(b))), read |n| n.map(float);
+    MaxF64: f64 => Option<f64>, MaxF64, zero false, wire bits, reduce |a, b| better(a, b, float(b) > float(a)), read |n| n.map(float);
     /// How often something was added.
     Count: () => i64, Count, zero true, wire |()| 1, reduce |number, _| number.wrapping_add(1), read Option::unwrap_or_default;
 }

@@ -90,6 +90,8 @@ pub(crate) struct Host {
     before: Durable,
     pub(super) logs: Vec<LogLine>,
     pub(super) watermark: Option<Timestamp>,
+    /// The watermark as far as state gets old by it: the end of a bounded input is no time.
+    event_time: Timestamp,
     pub(super) processing_time: Timestamp,
     /// Of the call that runs: the keys of the slots, and the rows.
     keys: Vec<Key>,
@@ -99,7 +101,7 @@ pub(crate) struct Host {
 impl Host {
     pub fn new(descriptor: Descriptor) -> Self {
         let durable = Durable { outputs: vec![Vec::new(); descriptor.outputs.len()], ..Durable::default() };
-        Self { descriptor: Some(descriptor), durable, ..Self::default() }
+        Self { descriptor: Some(descriptor), durable, event_time: NO_TIMESTAMP, ..Self::default() }
     }
 
     pub fn descriptor(&self) -> &Descriptor {
@@ -122,7 +124,11 @@ impl Host {
 
     /// What was written before there was a watermark counts as written when the first one came.
     pub fn advance_watermark(&mut self, watermark: Timestamp) {
-        if self.watermark.is_none() {
+        self.watermark = Some(watermark);
+        if watermark == Timestamp::MAX {
+            return;
+        }
+        if self.event_time == NO_TIMESTAMP {
             let Durable { values, maps, lists, numbers, .. } = &mut self.durable;
             let stamps = values
                 .values_mut()
@@ -132,7 +138,7 @@ impl Host {
                 .chain(numbers.values_mut().map(|stored| &mut stored.written));
             stamps.filter(|stamp| **stamp == NO_TIMESTAMP).for_each(|stamp| *stamp = watermark);
         }
-        self.watermark = Some(watermark);
+        self.event_time = watermark;
     }
 
     fn declaration(&self, name: &str) -> &StateDeclaration {
@@ -161,7 +167,7 @@ impl Host {
 
     fn now(&self, name: &str) -> Timestamp {
         match self.declaration(name).ttl {
-            Some(TimeToLive { domain: TimeDomain::EventTime, .. }) => self.watermark.unwrap_or(NO_TIMESTAMP),
+            Some(TimeToLive { domain: TimeDomain::EventTime, .. }) => self.event_time,
             _ => self.processing_time,
         }
     }
@@ -301,7 +307,9 @@ impl Host {
 
     pub fn list_add_many(&mut self, name: &str, slots: &[u32], values: &BytesColumn) {
         for (slot, value) in slots.iter().zip(values.strings(slots.len())) {
-            assert!(!value.is_empty(), "an element of the list {name:?} is empty");
+            if value.is_empty() {
+                continue;
+            }
             let (id, written) = (self.id(name, *slot), self.now(name));
             let mut content = self.list(name, &id.1).to_vec();
             content.push(value.to_vec());
@@ -428,7 +436,20 @@ fn reduced(reducer: ReducerKind, number: Option<i64>, value: i64) -> i64 {
         (_, None) => value,
         (ReducerKind::MinS64, Some(number)) => number.min(value),
         (ReducerKind::MaxS64, Some(number)) => number.max(value),
-        (ReducerKind::MinF64, Some(number)) => bits(float(number).min(float(value))),
-        (ReducerKind::MaxF64, Some(number)) => bits(float(number).max(float(value))),
+        (_, Some(number)) if float(number).is_nan() => value,
+        (ReducerKind::MinF64, Some(number)) => {
+            if float(value) < float(number) {
+                value
+            } else {
+                number
+            }
+        }
+        (ReducerKind::MaxF64, Some(number)) => {
+            if float(value) > float(number) {
+                value
+            } else {
+                number
+            }
+        }
     }
 }
