@@ -59,6 +59,10 @@ impl Client {
         Self { base: format!("http://{address}"), agent: config.into() }
     }
 
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     /// An answer, or why there is none: a host that is killed breaks connections.
     pub fn try_get(&self, path: &str) -> Result<Response, String> {
         let asked = format!("GET {path}");

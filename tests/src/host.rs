@@ -172,6 +172,11 @@ impl Host {
         self.wait_for_exit(START_LIMIT)
     }
 
+    /// Where the API is, as `--server` wants it.
+    pub fn url(&self) -> &str {
+        self.client.base()
+    }
+
     fn log(&self) -> PathBuf {
         self.folder.path().join("host.log")
     }

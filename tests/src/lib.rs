@@ -10,6 +10,7 @@
 //! * every test has folders and ports of its own, so that tests can run side by side;
 //! * a test that fails shows the end of its host's log.
 
+pub mod cli;
 pub mod client;
 pub mod generator;
 pub mod guest;

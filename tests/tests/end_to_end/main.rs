@@ -2,6 +2,7 @@
 //! out in another way than the operators do.
 
 mod api;
+mod command_line;
 mod flights;
 mod lifecycle;
 mod rescale;
