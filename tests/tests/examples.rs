@@ -120,7 +120,11 @@ fn flights_agrees_with_its_oracle() {
         .output()
         .expect("python3 starts");
     let said = String::from_utf8_lossy(&oracle.stdout);
-    assert!(oracle.status.success() && said.contains("The result is right."), "{said}{}", String::from_utf8_lossy(&oracle.stderr));
+    assert!(
+        oracle.status.success() && said.contains("The result is right."),
+        "{said}{}",
+        String::from_utf8_lossy(&oracle.stderr)
+    );
 }
 
 #[test]

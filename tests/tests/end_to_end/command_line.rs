@@ -31,8 +31,15 @@ fn a_job_is_deployed_watched_stopped_and_started_from_the_shell() {
     assert!(ok(&host, &["module", "list"]).contains("running-totals@1.0.0"));
     assert_eq!(json(&host, &["module", "inspect", "running-totals@1.0.0"])["world"], "processor");
 
-    let job =
-        TotalsJob { name: "totals", records: 10_000_000, keys: 10, splits: 1, parallelism: 1, rate: Some(1000), interval: "100ms" };
+    let job = TotalsJob {
+        name: "totals",
+        records: 10_000_000,
+        keys: 10,
+        splits: 1,
+        parallelism: 1,
+        rate: Some(1000),
+        interval: "100ms",
+    };
     let file = host.work().join("job.json");
     std::fs::write(&file, job.document(&host.work().join("out")).to_string()).expect("writes the job file");
     ok(&host, &["job", "create", &file.display().to_string()]);
