@@ -116,6 +116,8 @@ pub struct Coordinator {
     committing: bool,
     retention: Retention,
     copies: BTreeMap<u64, Copy>,
+    /// Decided savepoints whose output is not committed yet.
+    to_store: BTreeMap<CheckpointId, (u64, Box<Manifest>)>,
     requests: VecDeque<SavepointRequest>,
     course: Course,
     /// Decided, and not necessarily committed.
@@ -171,6 +173,7 @@ impl Coordinator {
             committing: false,
             retention: Retention::new(spec.retained, retained),
             copies: BTreeMap::new(),
+            to_store: BTreeMap::new(),
             requests: VecDeque::new(),
             course: Course::Running,
             final_decided: false,
@@ -386,8 +389,9 @@ impl Coordinator {
         // Before the copy: what readers wait for goes first.
         self.commit_next(orders);
         if let Some(SavepointRequest { request, stop }) = savepoint {
+            // Its segments are kept from here on. It is stored when its output is visible: whoever starts from it counts on that.
             self.copies.insert(request, Copy { segments, stop: stop.is_some() });
-            orders.push(Action::StoreSavepoint { request, checkpoint, manifest });
+            self.to_store.insert(checkpoint, (request, manifest));
         }
     }
 
@@ -400,6 +404,9 @@ impl Coordinator {
         self.committing = false;
         self.uncommitted.pop_front();
         self.ledger.confirmed(checkpoint);
+        if let Some((request, manifest)) = self.to_store.remove(&checkpoint) {
+            orders.push(Action::StoreSavepoint { request, checkpoint, manifest });
+        }
         let paths = self.retention.retire(checkpoint);
         if let (false, Some(oldest)) = (paths.is_empty(), self.retention.oldest()) {
             // Decisions go before the manifests they point to.
