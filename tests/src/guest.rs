@@ -72,6 +72,7 @@ impl Setup {
 
     /// The operator as a task would have it: everything in its environment, nothing started.
     pub fn operator(&self) -> (WasmOperator, Metrics) {
+        crate::logged::install();
         let (module, info) = module(&self.package);
         let descriptor = &info.descriptor;
         let meta = Arc::new(OperatorMeta {

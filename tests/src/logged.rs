@@ -1,7 +1,8 @@
 //! What guests log, caught on the thread of the call.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Once;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
@@ -13,14 +14,26 @@ pub struct Line {
     pub fields: BTreeMap<String, String>,
 }
 
-/// Lines that guests log while `act` runs.
-pub fn logged(act: impl FnOnce()) -> Vec<Line> {
-    let lines = Arc::new(Mutex::new(Vec::new()));
-    tracing::subscriber::with_default(GuestLines(Arc::clone(&lines)), act);
-    std::mem::take(&mut *lines.lock().unwrap_or_else(PoisonError::into_inner))
+thread_local! {
+    static CAUGHT: RefCell<Option<Vec<Line>>> = const { RefCell::new(None) };
 }
 
-struct GuestLines(Arc<Mutex<Vec<Line>>>);
+/// Lines that guests log while `act` runs.
+pub fn logged(act: impl FnOnce()) -> Vec<Line> {
+    install();
+    CAUGHT.set(Some(Vec::new()));
+    act();
+    CAUGHT.take().unwrap_or_default()
+}
+
+/// One subscriber for the process, there before any guest can log: a line of code that logs for the first time while subscribers come
+/// and go on other threads may be taken for one that nobody listens to, for good.
+pub fn install() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| tracing::subscriber::set_global_default(GuestLines).expect("no other subscriber"));
+}
+
+struct GuestLines;
 
 impl Subscriber for GuestLines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
@@ -30,7 +43,7 @@ impl Subscriber for GuestLines {
     fn event(&self, event: &Event<'_>) {
         let mut line = Line { level: event.metadata().level().to_string(), ..Line::default() };
         event.record(&mut line);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        CAUGHT.with_borrow_mut(|caught| caught.iter_mut().for_each(|lines| lines.push(line.clone())));
     }
 
     // Guests have no spans.

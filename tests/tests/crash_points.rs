@@ -198,6 +198,30 @@ fn a_crash_in_the_middle_of_the_job_leaves_the_right_output() {
     }
 }
 
+/// Whoever starts from a savepoint counts on everything before it being visible.
+#[test]
+fn a_savepoint_is_not_there_before_its_output_is() {
+    let mut host = Host::prepared();
+    host.set_env(CRASH_AT, Fault::DecisionWrittenSinksNot.name());
+    host.restart();
+    host.push("running-totals");
+    let mut job = document(&host);
+    // The first checkpoint is the savepoint's.
+    job["checkpoint"]["interval"] = json!("1h");
+    job["source"][0]["rate"] = json!(2_000);
+    host.put_job(&job);
+    host.wait_for_state(JOB.name, "running");
+    let _ = host.client().try_post(&format!("/v1/jobs/{}/savepoints", JOB.name), &json!({}));
+    host.wait_for_exit(CRASH_LIMIT);
+    host.clear_env();
+    host.restart();
+    let savepoints = host.client().get(&format!("/v1/jobs/{}/savepoints", JOB.name)).document();
+    assert_eq!(savepoints["savepoints"], json!([]), "the crash came before its output was committed");
+    host.wait_for_state(JOB.name, "finished");
+    let verdict = totals::check(JOB.input(), output::lines(&host.work().join("out")).iter().map(|line| Total::from_json(line)));
+    assert!(verdict.is_exactly_once() && verdict.records == JOB.records, "{verdict}");
+}
+
 #[test]
 fn a_misspelt_point_is_refused_at_the_start() {
     let mut host = Host::prepared();

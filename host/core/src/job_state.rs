@@ -171,6 +171,11 @@ impl JobEvent {
         GaveUp,
     ];
 
+    /// The run is over with it, whatever came before.
+    pub fn is_end(self) -> bool {
+        matches!(self, InputFinished | StopCompleted | TasksCancelled | GaveUp)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             StartRequested => "start-requested",
@@ -253,6 +258,15 @@ mod tests {
             let next: Vec<JobState> = JobEvent::ALL.iter().filter_map(|event| state.after(*event).ok()).collect();
             assert_eq!(next.is_empty(), state.is_terminal(), "{state}");
             assert_eq!(state.after(CancelRequested).is_ok(), !state.is_terminal(), "{state} can be cancelled");
+        }
+    }
+
+    #[test]
+    fn what_ends_a_run_leads_to_a_terminal_state_only() {
+        for (state, event) in JobState::ALL.iter().flat_map(|state| JobEvent::ALL.map(|event| (state, event))) {
+            if event.is_end() {
+                assert!(state.after(event).map_or(true, JobState::is_terminal), "{state} × {}", event.name());
+            }
         }
     }
 

@@ -110,7 +110,6 @@ impl Builder<'_> {
             .collect();
         let (to_job, reports) = mpsc::unbounded_channel();
         let names = Arc::new(SplitNames::default());
-        let segments = Arc::new(self.segments.clone());
         let mut attempt = Attempt {
             job: self.plan.spec.name.clone(),
             store: self.store.clone(),
@@ -127,7 +126,7 @@ impl Builder<'_> {
         for id in graph.task_ids() {
             let (uploads, parts) = mpsc::unbounded_channel();
             attempt.uploads.push(tokio::spawn(snapshot::upload(id, self.store.clone(), parts, to_job.clone())));
-            let (task, view) = self.task(id, &gates, &names, &segments, to_job.clone(), uploads)?;
+            let (task, view) = self.task(id, &gates, &names, to_job.clone(), uploads)?;
             if matches!(task.head, Head::Source(_)) {
                 attempt.sources.push(id);
             }
@@ -154,7 +153,6 @@ impl Builder<'_> {
         id: TaskId,
         gates: &BTreeMap<TaskId, Arc<Gate>>,
         names: &Arc<SplitNames>,
-        segments: &Arc<Segments>,
         reports: mpsc::UnboundedSender<Report>,
         uploads: mpsc::UnboundedSender<snapshot::AsyncPart>,
     ) -> Result<(Task, TaskView), TaskError> {
@@ -173,9 +171,7 @@ impl Builder<'_> {
             view.nodes.push((node.name.clone(), Arc::clone(&node_metrics)));
             let kind = match node.kind {
                 execution::NodeKind::Source(_) => NodeKind::Source,
-                execution::NodeKind::Operator(i) => {
-                    NodeKind::Operator(Box::new(self.operator(i, id.index, segments, node_metrics)?))
-                }
+                execution::NodeKind::Operator(i) => NodeKind::Operator(Box::new(self.operator(i, id.index, node_metrics)?)),
                 execution::NodeKind::Sink(_) => {
                     let writer = self.sinks[&node.name].open(id.index, vertex.parallelism);
                     let writer = writer.map_err(|e| TaskError::connector(&node.name, &e))?;
@@ -266,7 +262,7 @@ impl Builder<'_> {
         })
     }
 
-    fn operator(&self, i: usize, index: u32, segments: &Segments, metrics: Arc<TaskMetrics>) -> Result<OperatorNode, TaskError> {
+    fn operator(&self, i: usize, index: u32, metrics: Arc<TaskMetrics>) -> Result<OperatorNode, TaskError> {
         let spec = &self.plan.spec.operators[i];
         let code = &self.plan.operators[&spec.name];
         let meta = Arc::new(OperatorMeta {
@@ -287,7 +283,7 @@ impl Builder<'_> {
             let groups = self.plan.spec.key_groups;
             let owned = key_group::groups_of(index, groups, spec.parallelism);
             let of_this_task = |segment: &SegmentRef| segment.first_group < owned.end && owned.start < segment.end_group;
-            let all = segments.get(&spec.name).into_iter().flatten();
+            let all = self.segments.get(&spec.name).into_iter().flatten();
             restore = all
                 .filter(|(segment, _)| of_this_task(segment))
                 .map(|(segment, bytes)| (segment.path.clone(), bytes.clone()))

@@ -6,9 +6,9 @@
 use super::plan::JobPlan;
 use super::splits::SplitNames;
 use crate::connector::ConnectorError;
-use crate::connector::dead_letter::{DeadLetter, DeadLetterKind, DeadLetterWriter, DeadLetters};
+use crate::connector::dead_letter::{DeadLetter, DeadLetterWriter, DeadLetters};
 use crate::task::TaskError;
-use crate::task::operator::{Culprit, CulpritKind};
+use crate::task::operator::Culprit;
 use crate::task::snapshot::AsyncPart;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -59,7 +59,7 @@ impl DeadLetterLane {
         let (source, split) = self.splits.name(culprit.origin.split()).unzip();
         let mut letter = DeadLetter {
             id: String::new(),
-            kind: kind(culprit.kind),
+            kind: culprit.kind,
             reason: culprit.reason,
             job: self.job.clone(),
             operator: node.to_owned(),
@@ -89,18 +89,6 @@ impl DeadLetterLane {
 
     pub fn abort(&mut self) {
         self.writer.abort();
-    }
-}
-
-fn kind(kind: CulpritKind) -> DeadLetterKind {
-    match kind {
-        CulpritKind::Rejected => DeadLetterKind::Rejected,
-        CulpritKind::BadRow => DeadLetterKind::BadRow,
-        CulpritKind::Trap => DeadLetterKind::Trap,
-        CulpritKind::Deadline => DeadLetterKind::Deadline,
-        CulpritKind::Violation => DeadLetterKind::Violation,
-        CulpritKind::Decode => DeadLetterKind::Decode,
-        CulpritKind::Key => DeadLetterKind::Key,
     }
 }
 

@@ -22,7 +22,9 @@ use crate::task::{Barrier, Control, Report, TaskError};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
-use tidegate_core::checkpoint::{Action, CheckpointId, CommitPermit, Coordinator, Event, ManifestPointer, SegmentRef, TaskId};
+use tidegate_core::checkpoint::{
+    Action, CheckpointId, CommitPermit, Coordinator, Event, ManifestPointer, SegmentRef, StopMode, TaskId,
+};
 use tidegate_core::job_state::JobEvent;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
@@ -53,6 +55,12 @@ enum Done {
     Nothing,
 }
 
+/// A savepoint that somebody waits for.
+struct Asked {
+    stop: Option<StopMode>,
+    reply: SavepointReply,
+}
+
 pub struct Drive<'a> {
     attempt: &'a mut Attempt,
     /// One decision at a time; the lock is for the compiler, the coordinator sees to the order.
@@ -66,7 +74,9 @@ pub struct Drive<'a> {
     clock: Clock,
     running: BTreeSet<TaskId>,
     sources_ended: BTreeSet<TaskId>,
-    savepoints: HashMap<u64, SavepointReply>,
+    savepoints: HashMap<u64, Asked>,
+    /// Asked for before all tasks ran: there is nobody yet to inject barriers.
+    early: Vec<Asked>,
     next_request: u64,
     end: Option<End>,
 }
@@ -96,6 +106,7 @@ impl<'a> Drive<'a> {
             running: BTreeSet::new(),
             sources_ended: BTreeSet::new(),
             savepoints: HashMap::new(),
+            early: Vec::new(),
             next_request: 1,
             end: None,
         }
@@ -136,8 +147,8 @@ impl<'a> Drive<'a> {
             End::Failed { reason, .. } => self.shared.failed(reason),
         }
         self.tear_down().await;
-        for (_, reply) in self.savepoints.drain() {
-            let _ = reply.send(Err(format!("the job ended before the savepoint was complete: {end:?}")));
+        for asked in self.savepoints.into_values().chain(self.early) {
+            let _ = asked.reply.send(Err(format!("the job ended before the savepoint was complete: {end:?}")));
         }
         end
     }
@@ -174,10 +185,13 @@ impl<'a> Drive<'a> {
         match report {
             Report::Running { task } => {
                 self.running.insert(task);
-                if self.running.len() == self.attempt.gates.len() {
+                if self.is_running() {
                     self.shared.running();
                     // From here on triggers make sense.
                     self.event(Event::Tick);
+                    for asked in std::mem::take(&mut self.early) {
+                        self.savepoint(asked);
+                    }
                 }
             }
             Report::SourceEnded { task } => {
@@ -210,27 +224,39 @@ impl<'a> Drive<'a> {
     fn command(&mut self, command: Command) {
         match command {
             Command::Cancel => self.end = Some(End::Cancelled),
-            Command::Savepoint { stop, reply } => {
-                let request = self.next_request;
-                self.next_request += 1;
-                self.savepoints.insert(request, reply);
-                if stop.is_some() {
-                    self.shared.stopping();
-                }
-                self.event(Event::SavepointRequested { request, stop });
-            }
+            Command::Savepoint { stop, reply } if self.is_running() => self.savepoint(Asked { stop, reply }),
+            Command::Savepoint { stop, reply } => self.early.push(Asked { stop, reply }),
         }
+    }
+
+    fn is_running(&self) -> bool {
+        self.running.len() == self.attempt.gates.len()
+    }
+
+    fn savepoint(&mut self, asked: Asked) {
+        let (request, stop) = (self.next_request, asked.stop);
+        self.next_request += 1;
+        if stop.is_some() && !self.is_stopping() {
+            self.shared.event(JobEvent::StopRequested);
+        }
+        self.savepoints.insert(request, asked);
+        self.event(Event::SavepointRequested { request, stop });
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.savepoints.values().any(|asked| asked.stop.is_some())
     }
 
     fn event(&mut self, event: Event) {
         // A job that is not running yet has nobody to inject barriers.
-        if matches!(event, Event::Tick) && self.running.len() < self.attempt.gates.len() {
+        if matches!(event, Event::Tick) && !self.is_running() {
             return;
         }
         tracing::trace!(job = %self.attempt.job, ?event, "coordinator hears");
         for action in self.coordinator.handle(self.now_ms(), event) {
             self.carry_out(action);
         }
+        self.shared.pending(self.coordinator.pending(self.now_ms()));
     }
 
     fn clean_up(&self, order: CleanUp) {
@@ -280,15 +306,17 @@ impl<'a> Drive<'a> {
                 });
             }
             Action::SavepointCompleted { request, pointer } => {
-                if let Some(reply) = self.savepoints.remove(&request) {
-                    let _ = reply.send(Ok(pointer));
+                if let Some(asked) = self.savepoints.remove(&request) {
+                    let _ = asked.reply.send(Ok(pointer));
                 }
             }
             Action::SavepointFailed { request, reason } => {
-                if let Some(reply) = self.savepoints.remove(&request) {
-                    let _ = reply.send(Err(reason));
+                let Some(asked) = self.savepoints.remove(&request) else { return };
+                let _ = asked.reply.send(Err(reason));
+                // One of several requests may have been turned down because another one is being carried out.
+                if asked.stop.is_some() && !self.is_stopping() {
+                    self.shared.event(JobEvent::StopFailed);
                 }
-                self.shared.stop_failed();
             }
             Action::Merge { operator, task_index, segments, to_full } => {
                 self.io.spawn(async move { Done::Event(merge(store, operator, task_index, segments, to_full).await) });

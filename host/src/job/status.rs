@@ -5,12 +5,11 @@ use crate::metrics::{JobMetrics, TaskMetrics};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
-use tidegate_core::checkpoint::{CheckpointReport, CheckpointStatus, TaskId};
+use tidegate_core::checkpoint::{CheckpointReport, TaskId};
 use tidegate_core::job_state::{JobEvent, JobState};
+use tidegate_core::limits::CHECKPOINT_HISTORY_MAX;
 use tokio::sync::watch;
 
-/// Reports that are kept for people.
-const REPORTS_MAX: usize = 100;
 /// Stalls that are kept for percentiles.
 const STALLS_MAX: usize = 100_000;
 
@@ -26,10 +25,11 @@ struct Inner {
     attempt: u32,
     error: Option<String>,
     running_since: Option<Instant>,
+    /// The last that ended.
     reports: VecDeque<CheckpointReport>,
+    pending: Vec<CheckpointReport>,
     stalls_us: Vec<u64>,
     tasks: Vec<TaskView>,
-    savepoint: Option<String>,
 }
 
 /// One task and the counters of its nodes, upstream first.
@@ -57,14 +57,21 @@ impl JobShared {
         self.state.subscribe()
     }
 
-    /// Something happened. What has no place in the current state is a bug of the driver; it is logged and changes nothing.
+    /// Something happened. What has no place in the current state is a bug of the driver: it is logged and changes nothing. Only an
+    /// end is one all the same: whoever waits for it would wait for ever.
     pub fn event(&self, event: JobEvent) {
         match self.state().after(event) {
             Ok(state) => {
                 tracing::info!(job = %self.job, from = %self.state(), to = %state, "job state");
                 self.state.send_replace(state);
             }
-            Err(refused) => tracing::error!(job = %self.job, %refused, "an event in the wrong state"),
+            Err(refused) => {
+                tracing::error!(job = %self.job, %refused, "an event in the wrong state");
+                if event.is_end() {
+                    self.explain(&format!("BUG: {refused}"));
+                    self.state.send_replace(JobState::Failed);
+                }
+            }
         }
     }
 
@@ -72,6 +79,7 @@ impl JobShared {
         let mut inner = self.inner();
         inner.attempt += 1;
         inner.running_since = None;
+        inner.pending.clear();
         inner.tasks.clear();
     }
 
@@ -82,19 +90,6 @@ impl JobShared {
     pub fn running(&self) {
         self.inner().running_since = Some(Instant::now());
         self.event(JobEvent::TasksStarted);
-    }
-
-    pub fn stopping(&self) {
-        if self.state() == JobState::Running {
-            self.event(JobEvent::StopRequested);
-        }
-    }
-
-    /// A stop with a savepoint did not come about, and the job goes on.
-    pub fn stop_failed(&self) {
-        if self.state() == JobState::Stopping {
-            self.event(JobEvent::StopFailed);
-        }
     }
 
     pub fn failed(&self, reason: &str) {
@@ -111,25 +106,26 @@ impl JobShared {
         self.metrics.restarts.add(1);
     }
 
+    /// A checkpoint has ended.
     pub fn checkpoint(&self, report: CheckpointReport) {
-        if report.status != CheckpointStatus::Pending {
-            tracing::debug!(job = %self.job, ?report, "checkpoint");
-        }
+        tracing::debug!(job = %self.job, ?report, "checkpoint");
         self.metrics.checkpoint(&report);
         let mut inner = self.inner();
-        match inner.reports.iter_mut().find(|known| known.checkpoint == report.checkpoint) {
-            Some(known) => *known = report,
-            None => {
-                inner.reports.push_back(report);
-                if inner.reports.len() > REPORTS_MAX {
-                    inner.reports.pop_front();
-                }
-            }
+        inner.reports.push_back(report);
+        if inner.reports.len() > CHECKPOINT_HISTORY_MAX {
+            inner.reports.pop_front();
         }
     }
 
+    /// Those that are under way now.
+    pub fn pending(&self, pending: Vec<CheckpointReport>) {
+        self.inner().pending = pending;
+    }
+
+    /// Oldest first.
     pub fn checkpoints(&self) -> Vec<CheckpointReport> {
-        self.inner().reports.iter().cloned().collect()
+        let inner = self.inner();
+        inner.reports.iter().chain(&inner.pending).cloned().collect()
     }
 
     pub fn stall(&self, us: u64) {
@@ -142,14 +138,6 @@ impl JobShared {
     /// How long tasks stood still at barriers, for the benches.
     pub fn stalls_us(&self) -> Vec<u64> {
         self.inner().stalls_us.clone()
-    }
-
-    pub fn savepoint(&self, path: &str) {
-        self.inner().savepoint = Some(path.to_owned());
-    }
-
-    pub fn last_savepoint(&self) -> Option<String> {
-        self.inner().savepoint.clone()
     }
 
     pub fn status(&self) -> JobStatus {

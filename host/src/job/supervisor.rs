@@ -46,11 +46,7 @@ impl Supervisor {
             });
             let (reason, fatal) = match end {
                 End::Finished => return self.shared.event(JobEvent::InputFinished),
-                End::Stopped => {
-                    // Where the stop was asked for before the job ran, nobody has seen it stopping yet.
-                    self.shared.stopping();
-                    return self.shared.event(JobEvent::StopCompleted);
-                }
+                End::Stopped => return self.shared.event(JobEvent::StopCompleted),
                 End::Cancelled => return self.shared.event(JobEvent::TasksCancelled),
                 End::Failed { reason, fatal } => (reason, fatal),
             };

@@ -6,10 +6,11 @@
 //! * at a barrier every node is frozen between the same two batches: nothing is in flight inside a chain.
 
 use super::edge::{EdgeWriter, Keyless};
-use super::operator::{Culprit, CulpritKind, Logic, OperatorNode, Outcome};
+use super::operator::{Culprit, Logic, OperatorNode, Outcome};
 use super::snapshot::AsyncPart;
 use super::{Barrier, Element, TaskError};
 use crate::connector::SinkWriter;
+use crate::connector::dead_letter::DeadLetterKind;
 use crate::job::dead_letters::DeadLetterLane;
 use crate::metrics::TaskMetrics;
 use crate::state::FrozenState;
@@ -173,7 +174,7 @@ impl Chain {
                 OnError::Skip => self.metrics.rejected.add(1),
                 OnError::DeadLetter => {
                     let culprit = Culprit {
-                        kind: CulpritKind::Key,
+                        kind: DeadLetterKind::Key,
                         reason: bad.reason,
                         row: bad.row,
                         origin: bad.origin,

@@ -7,6 +7,7 @@
 //! * what is taken out of the stream is reported as a [`Culprit`], never dropped in silence.
 
 use super::TaskError;
+use crate::connector::dead_letter::DeadLetterKind;
 use crate::state::CallTime;
 use crate::wasm::bindings::batch_processing::DueTimers;
 use crate::wasm::env::OperatorEnv;
@@ -44,7 +45,7 @@ impl Logic {
 /// Something that was taken out of the stream, with all that is known about why.
 #[derive(Debug, Clone)]
 pub struct Culprit {
-    pub kind: CulpritKind,
+    pub kind: DeadLetterKind,
     pub reason: String,
     /// The row, or for a timer a row with the timer's key and time and no value.
     pub row: Vec<u8>,
@@ -52,22 +53,7 @@ pub struct Culprit {
     pub processing_time: i64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CulpritKind {
-    /// The guest rejected it and undid it itself.
-    Rejected,
-    /// The guest named it and could not undo it.
-    BadRow,
-    Trap,
-    Deadline,
-    Violation,
-    /// The source could not read it.
-    Decode,
-    /// A keyed edge found no key in it.
-    Key,
-}
-
-impl From<Death> for CulpritKind {
+impl From<Death> for DeadLetterKind {
     fn from(how: Death) -> Self {
         match how {
             Death::Trap => Self::Trap,
@@ -125,7 +111,7 @@ impl OperatorNode {
                 Err(CallError::BadRow { row, reason }) if row < rows.count => {
                     trouble += 1;
                     let (before, culprit, after) = cut_out(&rows, row);
-                    self.take_out(CulpritKind::BadRow, reason, culprit, now, outcome)?;
+                    self.take_out(DeadLetterKind::BadRow, reason, culprit, now, outcome)?;
                     // The guest asked for the same call without the row: both sides together, in their order.
                     let rest = join(before, after);
                     if trouble > TROUBLE_MAX {
@@ -137,7 +123,7 @@ impl OperatorNode {
                 Err(CallError::BadRow { row, reason }) => {
                     let message = format!("bad-row named row {row} of a batch of {}: {reason}", rows.count);
                     trouble += 1;
-                    self.narrow(rows, CulpritKind::Violation, message, trouble, &mut pieces, now, outcome)?;
+                    self.narrow(rows, DeadLetterKind::Violation, message, trouble, &mut pieces, now, outcome)?;
                 }
                 Err(CallError::Died { how, message }) => {
                     self.metrics.traps.add(1);
@@ -155,7 +141,7 @@ impl OperatorNode {
     fn narrow(
         &mut self,
         rows: Rows,
-        kind: CulpritKind,
+        kind: DeadLetterKind,
         message: String,
         trouble: u32,
         pieces: &mut Vec<Rows>,
@@ -213,7 +199,7 @@ impl OperatorNode {
                     self.logic.env().outputs.take(&single, |port, rows| append(outputs, port, rows));
                 }
                 Err(CallError::BadRow { reason, .. }) => {
-                    self.take_out(CulpritKind::BadRow, reason, (single.bytes, single.origins.get(0)), now, outcome)?;
+                    self.take_out(DeadLetterKind::BadRow, reason, (single.bytes, single.origins.get(0)), now, outcome)?;
                 }
                 Err(CallError::Died { how, message }) => {
                     self.metrics.traps.add(1);
@@ -236,14 +222,14 @@ impl OperatorNode {
         for bad in rejected {
             let (index, (_, bytes)) = raw.find(|(i, _)| *i == bad.row as usize).expect("BUG: rejected rows were checked");
             let origin = rows.origins.get(index);
-            self.take_out(CulpritKind::Rejected, bad.reason, (bytes.to_vec(), origin), now, outcome)?;
+            self.take_out(DeadLetterKind::Rejected, bad.reason, (bytes.to_vec(), origin), now, outcome)?;
         }
         Ok(())
     }
 
     fn take_out(
         &mut self,
-        kind: CulpritKind,
+        kind: DeadLetterKind,
         reason: String,
         (row, origin): (Vec<u8>, Origin),
         now: CallTime,
@@ -301,11 +287,11 @@ impl OperatorNode {
                     guest.env().outputs.take(&Rows::default(), |port, rows| outputs.push((port, rows)));
                     for bad in rejected {
                         let row = timer_row(&timers, bad.row as usize);
-                        self.take_out(CulpritKind::Rejected, bad.reason, (row, Origin::UNKNOWN), now, outcome)?;
+                        self.take_out(DeadLetterKind::Rejected, bad.reason, (row, Origin::UNKNOWN), now, outcome)?;
                     }
                     return Ok(true);
                 }
-                Err(CallError::BadRow { row, reason }) if due == 1 => (CulpritKind::BadRow, format!("timer {row}: {reason}")),
+                Err(CallError::BadRow { row, reason }) if due == 1 => (DeadLetterKind::BadRow, format!("timer {row}: {reason}")),
                 Err(CallError::Died { how, message }) if due == 1 => (how.into(), message),
                 // The first ones alone, until the culprit is the only one of a call.
                 Err(CallError::BadRow { .. } | CallError::Died { .. }) => {

@@ -7,8 +7,9 @@
 //! * watermarks are counted in batches, not in wall time, so that the same input gives the same stream again.
 
 use super::chain::Chain;
-use super::operator::{Culprit, CulpritKind};
+use super::operator::Culprit;
 use super::{TaskError, processing_time};
+use crate::connector::dead_letter::DeadLetterKind;
 use crate::connector::{BadRecord, BatchLimits, SourceBatch, SourceReader, SourceStatus};
 use crate::job::splits::SplitNames;
 use crate::metrics::TaskMetrics;
@@ -184,7 +185,7 @@ impl SourceDriver {
                 let mut row = Vec::new();
                 Row::new(&[], &bad.bytes, NO_TIMESTAMP).write(&mut row);
                 let culprit = Culprit {
-                    kind: CulpritKind::Decode,
+                    kind: DeadLetterKind::Decode,
                     reason: bad.reason,
                     row,
                     origin: Origin::new(handle, bad.record),

@@ -51,6 +51,30 @@ fn a_stopped_job_stays_stopped_and_goes_on_where_it_was() {
     assert_exactly_once(&host);
 }
 
+/// Of several requests one is carried out; none of the others makes the job look as if it went on.
+#[test]
+fn a_stop_with_a_savepoint_is_carried_out_however_early_it_is_asked_for_and_however_often() {
+    let mut host = started();
+    host.kill();
+    host.restart();
+    let ask = |what: &str, body: serde_json::Value| {
+        let (client, path) = (host.client().clone(), format!("/v1/jobs/{}/{what}?wait=60s", JOB.name));
+        std::thread::spawn(move || client.post(&path, &body))
+    };
+    // The tasks are being restored.
+    let savepoint = ask("savepoints", json!({}));
+    let stop = ask("stop", json!({ "savepoint": true }));
+    let again = ask("stop", json!({ "savepoint": true }));
+    let answers = [stop, again].map(|asked| asked.join().expect("an answer"));
+    savepoint.join().expect("an answer");
+    host.wait_for_state(JOB.name, "stopped");
+    let completed: Vec<_> = answers.iter().filter(|answer| answer.status == 200).map(|answer| answer.document()).collect();
+    assert!(completed.iter().any(|operation| operation["state"] == "completed"), "{completed:?}");
+    host.start_job(JOB.name, json!("latest"));
+    host.wait_for_state(JOB.name, "finished");
+    assert_exactly_once(&host);
+}
+
 #[test]
 fn a_finished_job_stays_finished() {
     let mut host = started();

@@ -22,7 +22,6 @@
 
 use super::chains::{Chains, MergeOrder};
 use super::completed::{CompletedCheckpoint, Retention};
-use super::history::History;
 use super::pending::{Pending, Phase, SavepointRequest};
 use super::{
     Action, CheckpointId, CheckpointKind, CheckpointReport, CheckpointStatus, Event, MANIFEST_FORMAT, Manifest, ManifestPointer,
@@ -132,7 +131,6 @@ pub struct Coordinator {
     ended_ms: Option<u64>,
     merges_due: bool,
     garbage_due: bool,
-    history: History,
 }
 
 impl Coordinator {
@@ -186,7 +184,6 @@ impl Coordinator {
             ended_ms: None,
             merges_due: true,
             garbage_due: false,
-            history: History::default(),
             spec,
         }
     }
@@ -276,11 +273,10 @@ impl Coordinator {
         timeouts.chain(self.periodic_due()).chain(self.final_due()).min()
     }
 
-    /// Pending checkpoints and the last finished ones, oldest first.
-    pub fn history(&self, now_ms: u64) -> Vec<CheckpointReport> {
+    /// Checkpoints that are under way, oldest first.
+    pub fn pending(&self, now_ms: u64) -> Vec<CheckpointReport> {
         let pending = self.pending.values();
-        let pending = pending.map(|pending| pending.report(CheckpointStatus::Pending, now_ms, self.tasks.len(), None));
-        self.history.finished().cloned().chain(pending).collect()
+        pending.map(|pending| pending.report(CheckpointStatus::Pending, now_ms, self.tasks.len(), None)).collect()
     }
 
     /// The job was told to stop, to finish or to fail: nothing is ordered any more.
@@ -612,9 +608,7 @@ impl Coordinator {
 
     fn finish(&mut self, pending: &Pending, status: CheckpointStatus, reason: Option<String>, orders: &mut Vec<Action>) {
         self.ended_ms = Some(self.now_ms);
-        let report = pending.report(status, self.now_ms, self.tasks.len(), reason);
-        self.history.push(report.clone());
-        orders.push(Action::Report(report));
+        orders.push(Action::Report(pending.report(status, self.now_ms, self.tasks.len(), reason)));
     }
 
     fn timeout_of(&self, pending: &Pending) -> u64 {

@@ -19,7 +19,6 @@ use std::collections::BTreeMap;
 mod chains;
 mod completed;
 pub mod coordinator;
-mod history;
 mod pending;
 
 pub use completed::{CommitPermit, CompletedCheckpoint};
