@@ -1,9 +1,10 @@
 //! The operator of a task: one bad record costs itself and nothing else of its batch, however it is bad.
 
 use std::sync::Arc;
+use tidegate::connector::dead_letter::DeadLetterKind;
 use tidegate::metrics::TaskMetrics;
 use tidegate::task::TaskError;
-use tidegate::task::operator::{CulpritKind, Logic, OperatorNode, Outcome};
+use tidegate::task::operator::{Logic, OperatorNode, Outcome};
 use tidegate_core::job_graph::spec::OnError;
 use tidegate_core::row::first;
 use tidegate_core::state_schema::TimeDomain::EventTime;
@@ -49,15 +50,15 @@ fn main_output(outcome: &Outcome) -> Vec<String> {
         .collect()
 }
 
-const CASES: [(&str, CulpritKind, &str); 8] = [
-    ("reject", CulpritKind::Rejected, "is bad"),
-    ("bad-row", CulpritKind::BadRow, "is bad"),
-    ("trap", CulpritKind::Trap, "unreachable"),
-    ("unreachable", CulpritKind::Trap, "unreachable"),
-    ("spin", CulpritKind::Deadline, "limits.deadline"),
-    ("recurse", CulpritKind::Trap, "wasm trap"),
-    ("allocate", CulpritKind::Violation, "limits.memory"),
-    ("exit", CulpritKind::Violation, "ended itself"),
+const CASES: [(&str, DeadLetterKind, &str); 8] = [
+    ("reject", DeadLetterKind::Rejected, "is bad"),
+    ("bad-row", DeadLetterKind::BadRow, "is bad"),
+    ("trap", DeadLetterKind::Trap, "unreachable"),
+    ("unreachable", DeadLetterKind::Trap, "unreachable"),
+    ("spin", DeadLetterKind::Deadline, "limits.deadline"),
+    ("recurse", DeadLetterKind::Trap, "wasm trap"),
+    ("allocate", DeadLetterKind::Violation, "limits.memory"),
+    ("exit", DeadLetterKind::Violation, "ended itself"),
 ];
 
 #[test]
@@ -125,7 +126,7 @@ fn what_a_guest_says_of_itself_is_not_blamed_on_records() {
 
 #[test]
 fn a_timer_that_is_rejected_or_kills_the_guest_is_taken_out() {
-    for (case, kind, culprits) in [("timers-reject", CulpritKind::Rejected, 1), ("timers-trap", CulpritKind::Trap, 3)] {
+    for (case, kind, culprits) in [("timers-reject", DeadLetterKind::Rejected, 1), ("timers-trap", DeadLetterKind::Trap, 3)] {
         let mut node = node("contract", case, OnError::DeadLetter);
         node.process(0, rows::batch(&[row("a", "").at(0), row("a", "").at(1), row("b", "").at(2)]), &mut Outcome::default())
             .expect("counts");
