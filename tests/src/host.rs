@@ -33,8 +33,7 @@ pub fn binary() -> &'static Path {
     })
 }
 
-/// Removes the link when the process ends: statics are not dropped, but threads' locals of the main thread are not reliable either, so
-/// leftovers of processes that are gone are swept at the next start.
+/// Links of processes that are gone are swept at the next start: nothing runs reliably at the end of a test process.
 struct Kept;
 
 impl Kept {

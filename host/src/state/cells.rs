@@ -151,6 +151,64 @@ impl Bits {
     }
 }
 
+/// How far the walks over all cells have come.
+#[derive(Default)]
+pub(super) struct Walks {
+    pub drain_chunk: usize,
+    sweep_at: Entry,
+}
+
+/// Cells of one state, in chunks: walking over them in slices is the same for all kinds.
+pub(super) trait ChunkedCells {
+    fn chunks(&self) -> usize;
+    fn tracks(&mut self, chunk: usize) -> &mut Tracks;
+    fn walks(&mut self) -> &mut Walks;
+    /// A frozen cell goes into the snapshot.
+    fn emit(&mut self, entry: Entry, context: &mut Context<'_>);
+    /// Removes what the entry has, if it is expired.
+    fn expire(&mut self, entry: Entry, is_expired: &impl Fn(i64) -> bool, context: &mut Context<'_>);
+
+    /// Emits frozen cells; false where the budget ended before them.
+    fn drain(&mut self, budget: &mut usize, context: &mut Context<'_>) -> bool {
+        while self.walks().drain_chunk < self.chunks() {
+            let number = self.walks().drain_chunk;
+            let first = (number * CHUNK) as u32;
+            self.tracks(number).follow(first, context);
+            for word in 0..WORDS {
+                loop {
+                    let frozen = self.tracks(number).bits[word].frozen;
+                    if frozen == 0 {
+                        break;
+                    }
+                    if *budget == 0 {
+                        return false;
+                    }
+                    *budget -= 1;
+                    self.emit(first + word as u32 * 64 + frozen.trailing_zeros(), context);
+                }
+            }
+            self.walks().drain_chunk += 1;
+        }
+        true
+    }
+
+    /// Removes expired values, from where the last sweep ended. True: came to the end.
+    fn sweep(&mut self, budget: &mut usize, is_expired: impl Fn(i64) -> bool, context: &mut Context<'_>) -> bool {
+        let end = (self.chunks() * CHUNK) as u32;
+        while self.walks().sweep_at < end {
+            if *budget == 0 {
+                return false;
+            }
+            *budget -= 1;
+            let entry = self.walks().sweep_at;
+            self.walks().sweep_at += 1;
+            self.expire(entry, &is_expired, context);
+        }
+        self.walks().sweep_at = 0;
+        true
+    }
+}
+
 /// The values of one chunk.
 pub(super) trait Payload {
     fn new(size: usize) -> Self;
@@ -184,8 +242,7 @@ pub(super) struct ValueCells<P> {
     touched: Vec<u8>,
     undo: Vec<Undo>,
     undo_bytes: Vec<u8>,
-    drain_chunk: usize,
-    sweep_at: Entry,
+    walks: Walks,
 }
 
 impl<P: Payload> ValueCells<P> {
@@ -199,8 +256,7 @@ impl<P: Payload> ValueCells<P> {
             touched: Vec::new(),
             undo: Vec::new(),
             undo_bytes: Vec::new(),
-            drain_chunk: 0,
-            sweep_at: 0,
+            walks: Walks::default(),
         }
     }
 
@@ -291,30 +347,6 @@ impl<P: Payload> ValueCells<P> {
         self.chunks[number].tracks.follow((number * CHUNK) as u32, context);
     }
 
-    /// A frozen cell goes into the snapshot.
-    #[inline]
-    fn emit(&mut self, entry: Entry, context: &mut Context<'_>) {
-        let (number, at) = place(entry);
-        let chunk = &mut self.chunks[number];
-        let bits = &mut chunk.tracks.bits[at / 64];
-        let bit = 1 << (at % 64);
-        bits.frozen &= !bit;
-        let live = bits.live & bit != 0;
-        if !live {
-            context.garbage.push(entry);
-        }
-        let stamp = self.stamps.zip(chunk.stamps.as_ref()).map(|(domain, stamps)| context.snapshot.stamp(domain, stamps[at]));
-        context.snapshot.out.push(&Record {
-            hash: context.keys.hash(entry),
-            key: context.keys.key(entry),
-            state: self.state,
-            op: if live { Op::Put } else { Op::Remove },
-            sub: &[],
-            stamp: if live { stamp } else { None },
-            value: if live { chunk.payload.get(at, self.size) } else { &[] },
-        });
-    }
-
     pub fn commit(&mut self) {
         self.undo.clear();
         self.undo_bytes.clear();
@@ -349,48 +381,7 @@ impl<P: Payload> ValueCells<P> {
 
     pub fn freeze(&mut self) {
         self.counts.dirty = 0;
-        self.drain_chunk = 0;
-    }
-
-    /// Emits frozen cells; false where the budget ended before them.
-    pub fn drain(&mut self, budget: &mut usize, context: &mut Context<'_>) -> bool {
-        while self.drain_chunk < self.chunks.len() {
-            let number = self.drain_chunk;
-            self.follow(number, context);
-            for word in 0..WORDS {
-                loop {
-                    let frozen = self.chunks[number].tracks.bits[word].frozen;
-                    if frozen == 0 {
-                        break;
-                    }
-                    if *budget == 0 {
-                        return false;
-                    }
-                    *budget -= 1;
-                    self.emit((number * CHUNK + word * 64) as u32 + frozen.trailing_zeros(), context);
-                }
-            }
-            self.drain_chunk += 1;
-        }
-        true
-    }
-
-    /// Removes expired values, from where the last sweep ended. True: came to the end.
-    pub fn sweep(&mut self, budget: &mut usize, is_expired: impl Fn(i64) -> bool, context: &mut Context<'_>) -> bool {
-        let end = (self.chunks.len() * CHUNK) as u32;
-        while self.sweep_at < end {
-            if *budget == 0 {
-                return false;
-            }
-            *budget -= 1;
-            let entry = self.sweep_at;
-            self.sweep_at += 1;
-            if self.get(entry).is_some_and(|(_, stamp)| is_expired(stamp)) {
-                self.write(None, entry, None, 0, context);
-            }
-        }
-        self.sweep_at = 0;
-        true
+        self.walks.drain_chunk = 0;
     }
 
     /// Puts a cell as it stands in a segment.
@@ -438,6 +429,49 @@ impl<P: Payload> ValueCells<P> {
         self.counts.bytes += if bits.live & bit == 0 { N as u64 } else { 0 };
         bits.note(bit, true, &mut self.counts);
         *cell = *value;
+    }
+}
+
+impl<P: Payload> ChunkedCells for ValueCells<P> {
+    fn chunks(&self) -> usize {
+        self.chunks.len()
+    }
+
+    fn tracks(&mut self, chunk: usize) -> &mut Tracks {
+        &mut self.chunks[chunk].tracks
+    }
+
+    fn walks(&mut self) -> &mut Walks {
+        &mut self.walks
+    }
+
+    #[inline]
+    fn emit(&mut self, entry: Entry, context: &mut Context<'_>) {
+        let (number, at) = place(entry);
+        let chunk = &mut self.chunks[number];
+        let bits = &mut chunk.tracks.bits[at / 64];
+        let bit = 1 << (at % 64);
+        bits.frozen &= !bit;
+        let live = bits.live & bit != 0;
+        if !live {
+            context.garbage.push(entry);
+        }
+        let stamp = self.stamps.zip(chunk.stamps.as_ref()).map(|(domain, stamps)| context.snapshot.stamp(domain, stamps[at]));
+        context.snapshot.out.push(&Record {
+            hash: context.keys.hash(entry),
+            key: context.keys.key(entry),
+            state: self.state,
+            op: if live { Op::Put } else { Op::Remove },
+            sub: &[],
+            stamp: if live { stamp } else { None },
+            value: if live { chunk.payload.get(at, self.size) } else { &[] },
+        });
+    }
+
+    fn expire(&mut self, entry: Entry, is_expired: &impl Fn(i64) -> bool, context: &mut Context<'_>) {
+        if self.get(entry).is_some_and(|(_, stamp)| is_expired(stamp)) {
+            self.write(None, entry, None, 0, context);
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! * a frozen list is emitted before it is changed, and is clean from then on;
 //! * a call journals the length before its first append, and the whole list before its first replacement.
 
-use super::cells::{Bits, Context, Counts, Tracks, WAS_DIRTY, WAS_LIVE, WORDS};
+use super::cells::{Bits, ChunkedCells, Context, Counts, Tracks, WAS_DIRTY, WAS_LIVE, Walks};
 use super::key_table::{CHUNK, Entry, place};
 use super::record::{Op, Record, put_varint, take_bytes};
 use tidegate_core::state_schema::TimeDomain;
@@ -67,8 +67,7 @@ pub(super) struct ListCells {
     touched: Vec<u8>,
     undo: Vec<Undo>,
     encoded: Vec<u8>,
-    drain_chunk: usize,
-    sweep_at: Entry,
+    walks: Walks,
 }
 
 impl ListCells {
@@ -81,8 +80,7 @@ impl ListCells {
             touched: Vec::new(),
             undo: Vec::new(),
             encoded: Vec::new(),
-            drain_chunk: 0,
-            sweep_at: 0,
+            walks: Walks::default(),
         }
     }
 
@@ -241,7 +239,54 @@ impl ListCells {
 
     pub fn freeze(&mut self) {
         self.counts.dirty = 0;
-        self.drain_chunk = 0;
+        self.walks.drain_chunk = 0;
+    }
+
+    /// Applies an encoded list from a segment. False where its bytes don't add up.
+    pub fn restore(&mut self, entry: Entry, op: Op, encoded: &[u8], stamp: i64, epoch: u32) -> bool {
+        let (number, at) = place(entry);
+        self.ensure(number + 1, epoch);
+        let chunk = &mut self.chunks[number];
+        let list = &mut chunk.lists[at];
+        self.counts.live -= u64::from(!list.ends.is_empty());
+        self.counts.bytes -= list.data.len() as u64;
+        if op != Op::Append {
+            *list = List::default();
+        }
+        let mut rest = encoded;
+        let mut sound = true;
+        while !rest.is_empty() {
+            let Some((element, tail)) = take_bytes(rest)
+                .filter(|(element, _)| !element.is_empty() && list.data.len() + element.len() <= u32::MAX as usize)
+            else {
+                sound = false;
+                break;
+            };
+            list.push(element);
+            rest = tail;
+        }
+        list.clean = list.ends.len() as u32;
+        self.counts.live += u64::from(!list.ends.is_empty());
+        self.counts.bytes += list.data.len() as u64;
+        chunk.tracks.restore(at, !list.ends.is_empty());
+        if let Some(stamps) = &mut chunk.stamps {
+            stamps[at] = stamp;
+        }
+        sound
+    }
+}
+
+impl ChunkedCells for ListCells {
+    fn chunks(&self) -> usize {
+        self.chunks.len()
+    }
+
+    fn tracks(&mut self, chunk: usize) -> &mut Tracks {
+        &mut self.chunks[chunk].tracks
+    }
+
+    fn walks(&mut self) -> &mut Walks {
+        &mut self.walks
     }
 
     fn emit(&mut self, entry: Entry, context: &mut Context<'_>) {
@@ -276,75 +321,9 @@ impl ListCells {
         self.encoded = encoded;
     }
 
-    pub fn drain(&mut self, budget: &mut usize, context: &mut Context<'_>) -> bool {
-        while self.drain_chunk < self.chunks.len() {
-            let number = self.drain_chunk;
-            self.chunks[number].tracks.follow((number * CHUNK) as u32, context);
-            for word in 0..WORDS {
-                loop {
-                    let frozen = self.chunks[number].tracks.bits[word].frozen;
-                    if frozen == 0 {
-                        break;
-                    }
-                    if *budget == 0 {
-                        return false;
-                    }
-                    *budget -= 1;
-                    self.emit((number * CHUNK + word * 64) as u32 + frozen.trailing_zeros(), context);
-                }
-            }
-            self.drain_chunk += 1;
+    fn expire(&mut self, entry: Entry, is_expired: &impl Fn(i64) -> bool, context: &mut Context<'_>) {
+        if self.len(entry) > 0 && is_expired(self.stamp(entry)) {
+            self.replace(None, entry, std::iter::empty(), 0, context);
         }
-        true
-    }
-
-    pub fn sweep(&mut self, budget: &mut usize, is_expired: impl Fn(i64) -> bool, context: &mut Context<'_>) -> bool {
-        let end = (self.chunks.len() * CHUNK) as u32;
-        while self.sweep_at < end {
-            if *budget == 0 {
-                return false;
-            }
-            *budget -= 1;
-            let entry = self.sweep_at;
-            self.sweep_at += 1;
-            if self.len(entry) > 0 && is_expired(self.stamp(entry)) {
-                self.replace(None, entry, std::iter::empty(), 0, context);
-            }
-        }
-        self.sweep_at = 0;
-        true
-    }
-
-    /// Applies an encoded list from a segment. False where its bytes don't add up.
-    pub fn restore(&mut self, entry: Entry, op: Op, encoded: &[u8], stamp: i64, epoch: u32) -> bool {
-        let (number, at) = place(entry);
-        self.ensure(number + 1, epoch);
-        let chunk = &mut self.chunks[number];
-        let list = &mut chunk.lists[at];
-        self.counts.live -= u64::from(!list.ends.is_empty());
-        self.counts.bytes -= list.data.len() as u64;
-        if op != Op::Append {
-            *list = List::default();
-        }
-        let mut rest = encoded;
-        let mut sound = true;
-        while !rest.is_empty() {
-            let Some((element, tail)) = take_bytes(rest)
-                .filter(|(element, _)| !element.is_empty() && list.data.len() + element.len() <= u32::MAX as usize)
-            else {
-                sound = false;
-                break;
-            };
-            list.push(element);
-            rest = tail;
-        }
-        list.clean = list.ends.len() as u32;
-        self.counts.live += u64::from(!list.ends.is_empty());
-        self.counts.bytes += list.data.len() as u64;
-        chunk.tracks.restore(at, !list.ends.is_empty());
-        if let Some(stamps) = &mut chunk.stamps {
-            stamps[at] = stamp;
-        }
-        sound
     }
 }

@@ -1,6 +1,6 @@
 //! One declared state: its cells, and the checks that every access to it shares.
 
-use super::cells::{Context, Counts};
+use super::cells::{ChunkedCells, Context, Counts};
 use super::clock::Clock;
 use super::error::{StateError, kind_name};
 use super::key_table::Entry;

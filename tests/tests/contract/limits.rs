@@ -56,6 +56,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("metrics-too-many", "metrics_max"),
     ("metric-name-too-long", "name_bytes_max"),
     ("metric-name-wrong", "a name that is not allowed"),
+    ("metric-kinds", "metric `one_name` is a counter already and can't be a gauge too"),
     ("handles-too-many", "handles_max"),
     ("state-undeclared", "state `undeclared` was not declared by `describe`"),
     ("state-wrong-kind", "state `value` was declared as Value and opened as a map-state"),

@@ -139,8 +139,8 @@ const CASES: &[Case] = &[
     ("metric-name-too-long", |_| drop(Counter::new(&"n".repeat(1000)))),
     ("metric-name-wrong", |_| drop(Counter::new("no such\nname{}"))),
     ("metric-kinds", |_| {
-        Counter::new("one name").add(1);
-        Gauge::new("one name").set(1.0);
+        Counter::new("one_name").add(1);
+        Gauge::new("one_name").set(1.0);
     }),
     ("handles-too-many", |_| std::mem::forget((0..5000).map(|_| ValueState::new("value")).collect::<Vec<_>>())),
     // Names.
