@@ -17,5 +17,6 @@ pub mod metrics;
 pub mod module_store;
 pub mod server;
 pub mod state;
+pub mod system;
 pub mod task;
 pub mod wasm;

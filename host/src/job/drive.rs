@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_core::checkpoint::{
-    Action, CheckpointId, CommitPermit, Coordinator, Event, ManifestPointer, SegmentRef, StopMode, TaskId,
+    Action, CheckpointId, CommitPermit, Coordinator, Event, ManifestPointer, SegmentRef, StopMode, Suspended, TaskId,
 };
 use tidegate_core::job_state::JobEvent;
 use tokio::sync::{Mutex, mpsc};
@@ -78,6 +78,8 @@ pub struct Drive<'a> {
     /// Asked for before all tasks ran: there is nobody yet to inject barriers.
     early: Vec<Asked>,
     next_request: u64,
+    /// The host goes down: whatever fails now is for the next one to begin again.
+    suspending: bool,
     end: Option<End>,
 }
 
@@ -108,6 +110,7 @@ impl<'a> Drive<'a> {
             savepoints: HashMap::new(),
             early: Vec::new(),
             next_request: 1,
+            suspending: false,
             end: None,
         }
     }
@@ -178,6 +181,10 @@ impl<'a> Drive<'a> {
     }
 
     fn fail(&mut self, reason: String, fatal: bool) {
+        if self.suspending && self.end.is_none() {
+            tracing::warn!(job = %self.attempt.job, %reason, "the job failed while its host goes down: it comes back with the next one");
+            self.end = Some(End::Cancelled);
+        }
         self.end.get_or_insert(End::Failed { reason, fatal });
     }
 
@@ -225,6 +232,17 @@ impl<'a> Drive<'a> {
         match command {
             Command::Cancel => self.end = Some(End::Cancelled),
             Command::Savepoint { stop, reply } if self.is_running() => self.savepoint(Asked { stop, reply }),
+            // There is nothing yet that a checkpoint would save.
+            Command::Suspend if !self.is_running() => self.end = Some(End::Cancelled),
+            Command::Suspend => {
+                tracing::info!(job = %self.attempt.job, "the job takes a last checkpoint before the host goes down");
+                self.suspending = true;
+                self.event(Event::SuspendRequested);
+            }
+            Command::Progress { reply } => {
+                // Who asked may be gone.
+                let _ = reply.send(self.coordinator.progress());
+            }
             Command::Savepoint { stop, reply } => self.early.push(Asked { stop, reply }),
         }
     }
@@ -327,6 +345,18 @@ impl<'a> Drive<'a> {
             Action::StopJob { .. } => {
                 fault::point(Fault::SavepointWrittenStopNot);
                 self.end = Some(End::Stopped);
+            }
+            Action::SuspendJob { last } => {
+                let job = &self.attempt.job;
+                match last {
+                    Suspended::At(checkpoint) => {
+                        tracing::info!(%job, checkpoint, "last checkpoint completed: the next start has nothing to do again")
+                    }
+                    Suspended::Without { reason } => {
+                        tracing::warn!(%job, %reason, "no last checkpoint: the next start goes on from the one before")
+                    }
+                }
+                self.end = Some(End::Cancelled);
             }
             Action::FinishJob => {
                 fault::point(Fault::FinalCommittedFinishNot);
