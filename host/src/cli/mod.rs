@@ -7,6 +7,7 @@
 
 mod check;
 mod client;
+mod doctor;
 mod error;
 mod job;
 mod job_file;
@@ -63,6 +64,8 @@ enum Command {
     Run(run::RunArgs),
     /// Look a job file over, without a server or with one: modules, graph, paths. Exits with 2 where something is wrong.
     Check(check::CheckArgs),
+    /// Look this machine and a data folder over: what would keep a host from running, and whether what is stored is sound.
+    Doctor(doctor::DoctorArgs),
     /// Components that operators are made of.
     #[command(subcommand)]
     Module(module::ModuleCommand),
@@ -109,6 +112,10 @@ fn execute(cli: Cli, wiring: &dyn Wiring, terminal: &mut Terminal) -> Result<u8,
         Command::Check(args) => {
             let server = server.map(Client::new).transpose()?;
             return check::check(&args, server.as_ref(), wiring, terminal);
+        }
+        Command::Doctor(args) => {
+            let server = server.map(Client::new).transpose()?;
+            return doctor::doctor(&args, server.as_ref(), terminal);
         }
         Command::Module(command) => module::execute(command, &client()?, terminal)?,
         Command::Job(command) => job::execute(command, &client()?, terminal)?,

@@ -25,6 +25,9 @@ pub struct ServeArgs {
     /// Asked to end, the host gives jobs this long for a last checkpoint. Asked again, it ends at once.
     #[arg(long, env = "TIDEGATE_SHUTDOWN_TIMEOUT", default_value = "30s", value_name = "DURATION", value_parser = shutdown_timeout)]
     shutdown_timeout: std::time::Duration,
+    /// An OpenTelemetry collector (OTLP as JSON over HTTP): it gets a trace of each checkpoint. Off unless said.
+    #[arg(long, env = "TIDEGATE_OTLP_ENDPOINT", value_name = "URL")]
+    otlp_endpoint: Option<String>,
     #[arg(long, env = "TIDEGATE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
 }
@@ -37,6 +40,9 @@ pub enum LogFormat {
 
 pub fn serve(args: ServeArgs, wiring: &dyn Wiring, terminal: &mut Terminal) -> Result<u8, CliError> {
     start_log(&args.log, args.log_format)?;
+    if let Some(endpoint) = &args.otlp_endpoint {
+        crate::traces::start(endpoint).map_err(CliError::usage)?;
+    }
     let config = HostConfig::resolve(&args.data, &args.base).map_err(HostError::from)?;
     let runtime = threads()?;
     let announce = |address: SocketAddr, manager: &crate::job_manager::JobManager| {

@@ -19,6 +19,7 @@ use crate::fault::{self, Fault};
 use crate::task::gate::Gate;
 use crate::task::snapshot::{explain, put_segment};
 use crate::task::{Barrier, Control, Report, TaskError};
+use crate::traces::checkpoint::CheckpointTraces;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,6 +81,8 @@ pub struct Drive<'a> {
     next_request: u64,
     /// The host goes down: whatever fails now is for the next one to begin again.
     suspending: bool,
+    /// Where somebody collects them.
+    traces: Option<CheckpointTraces>,
     end: Option<End>,
 }
 
@@ -96,6 +99,8 @@ impl<'a> Drive<'a> {
         let (clean_ups, orders) = mpsc::unbounded_channel();
         let mut io = JoinSet::new();
         io.spawn(clean_up(attempt.store.clone(), Arc::clone(&log), orders));
+        let names = attempt.views.iter().map(|view| (view.id, view.name.clone()));
+        let traces = CheckpointTraces::begin(&attempt.job, names);
         Self {
             attempt,
             log,
@@ -111,6 +116,7 @@ impl<'a> Drive<'a> {
             early: Vec::new(),
             next_request: 1,
             suspending: false,
+            traces,
             end: None,
         }
     }
@@ -150,6 +156,10 @@ impl<'a> Drive<'a> {
             End::Failed { reason, .. } => self.shared.failed(reason),
         }
         self.tear_down().await;
+        let now_ms = self.now_ms();
+        if let Some(traces) = &mut self.traces {
+            traces.abandon(now_ms);
+        }
         for asked in self.savepoints.into_values().chain(self.early) {
             let _ = asked.reply.send(Err(format!("the job ended before the savepoint was complete: {end:?}")));
         }
@@ -271,7 +281,14 @@ impl<'a> Drive<'a> {
             return;
         }
         tracing::trace!(job = %self.attempt.job, ?event, "coordinator hears");
-        for action in self.coordinator.handle(self.now_ms(), event) {
+        let now_ms = self.now_ms();
+        if let Some(traces) = &mut self.traces {
+            traces.heard(&event, now_ms);
+        }
+        for action in self.coordinator.handle(now_ms, event) {
+            if let Some(traces) = &mut self.traces {
+                traces.ordered(&action, now_ms);
+            }
             self.carry_out(action);
         }
         self.shared.pending(self.coordinator.pending(self.now_ms()));
