@@ -14,7 +14,7 @@ use super::{Barrier, Control, Element, Report, TaskError};
 use crate::metrics::TaskMetrics;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tidegate_core::barrier::{Aligner, Outcome};
 use tidegate_core::checkpoint::{CheckpointId, TaskId};
 use tidegate_core::diagnosis::SnapshotStage;
@@ -281,6 +281,7 @@ impl Task {
 
     fn hand_over(&mut self, part: AsyncPart) -> Result<(), TaskError> {
         self.activity.snapshot(part.checkpoint, Some(SnapshotStage::PreCommit));
+        self.metrics.stall(Duration::from_micros(part.timing.sync_us));
         self.uploads.send(part).map_err(|_| TaskError::Closed)
     }
 }
