@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-/// CPU time of the calling thread. 200 ns or so: for once a batch, not for once a record.
+/// CPU time of the calling thread. Half a microsecond or so: for once a batch, not for once a record.
 pub fn thread_cpu_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a timespec of ours that lives through the call.

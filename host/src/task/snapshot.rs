@@ -50,7 +50,7 @@ pub async fn upload(
         if let Report::Acknowledged { snapshot, .. } = &mut report {
             snapshot.sinks.splice(0..0, carried.drain(..));
         }
-        tracing::debug!(%task, checkpoint, "snapshot finished");
+        tracing::debug!(job = store.job(), %task, checkpoint, "snapshot finished");
         if reports.send(report).is_err() {
             return;
         }
