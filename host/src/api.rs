@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use tidegate_core::state_schema::StateDeclaration;
 
 pub use tidegate_core::checkpoint::CheckpointReport;
+pub use tidegate_core::diagnosis::RunFacts;
 pub use tidegate_core::job_state::JobState;
 pub use tidegate_core::problem::Problem;
 
@@ -164,6 +165,30 @@ pub struct TaskStatus {
     pub idle: f64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watermark: Option<i64>,
+    /// What the guests of its operators have used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guests: Vec<GuestStatus>,
+}
+
+/// The guest of one operator in one task. Counters go on over restarts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestStatus {
+    pub operator: String,
+    pub calls: u64,
+    pub cpu_ms: u64,
+    /// Linear memory of the instance that is there now.
+    pub memory_bytes: u64,
+    pub memory_peak_bytes: u64,
+}
+
+/// Why a job stands where it stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobWhy {
+    pub job: String,
+    /// One sentence: the cause, as far as it can be seen.
+    pub diagnosis: String,
+    #[serde(flatten)]
+    pub facts: RunFacts,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -33,7 +33,8 @@ pub use runtime::{CheckedJob, JobArchive, JobError, JobRuntime, RunningJob};
 pub use tidegate_core::checkpoint::StopMode;
 
 use crate::api::{
-    DeadLetterPage, DeadLetterQuery, DesiredState, GraphEdge, GraphNode, JobGraph, JobView, ModuleView, NodeKind, OperationView,
+    DeadLetterPage, DeadLetterQuery, DesiredState, GraphEdge, GraphNode, JobGraph, JobView, JobWhy, ModuleView, NodeKind,
+    OperationView, RunFacts, now_ms,
 };
 use crate::job_store::{JobStore, Unreadable};
 use crate::metrics::Metrics;
@@ -44,6 +45,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use tidegate_core::diagnosis;
 use tidegate_core::job_graph::spec::{JobSpec, PortRef};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -293,6 +295,30 @@ impl JobManager {
     pub fn checkpoints(&self, name: &str) -> Result<Vec<CheckpointReport>, ManagerError> {
         let run = self.find(name)?.slot().run.clone();
         Ok(run.map(|run| run.handle.checkpoints()).unwrap_or_default())
+    }
+
+    /// What the job waits for, and since when; of the last run in this host.
+    pub async fn why(&self, name: &str) -> Result<JobWhy, ManagerError> {
+        let job = self.find(name)?;
+        let run = job.slot().run.clone();
+        let facts = match run {
+            Some(run) => run.handle.why().await,
+            None => {
+                let JobView { status, changed_ms, ended, .. } = job.view(false);
+                RunFacts {
+                    at_ms: now_ms(),
+                    state: status.state,
+                    since_ms: ended.map_or(changed_ms, |ended| ended.at_ms),
+                    attempt: 0,
+                    error: status.error,
+                    restart: None,
+                    start: None,
+                    tasks: Vec::new(),
+                    checkpoints: Vec::new(),
+                }
+            }
+        };
+        Ok(JobWhy { job: name.to_owned(), diagnosis: diagnosis::diagnosis(&facts), facts })
     }
 
     pub fn graph(&self, name: &str) -> Result<JobGraph, ManagerError> {

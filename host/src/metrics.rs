@@ -43,6 +43,11 @@ impl Gauge {
         self.0.store(value, Relaxed);
     }
 
+    /// Never goes down by it.
+    pub fn raise(&self, value: u64) {
+        self.0.fetch_max(value, Relaxed);
+    }
+
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
@@ -121,6 +126,11 @@ pub struct TaskMetrics {
     pub state_keys: Gauge,
     pub guest_calls: Counter,
     pub guest_us: Counter,
+    /// CPU time of the task's thread in its batches for the guest.
+    pub guest_cpu_us: Counter,
+    /// Linear memory of the instance that is there now, and the most there ever was.
+    pub guest_memory: Gauge,
+    pub guest_memory_peak: Gauge,
     /// How long the task stood still at each barrier.
     barrier_stalls: Durations,
 }
@@ -295,7 +305,7 @@ fn render_jobs(jobs: &BTreeMap<String, Job>, page: &mut Page) {
 
 type OfTask = fn(&TaskMetrics) -> Option<f64>;
 
-const TASK_FAMILIES: [(&str, &str, Kind, OfTask); 16] = [
+const TASK_FAMILIES: [(&str, &str, Kind, OfTask); 19] = [
     ("tidegate_records_in_total", "Records that came in.", Kind::Counter, |m| Some(m.records_in.get() as f64)),
     ("tidegate_records_out_total", "Records that went out.", Kind::Counter, |m| Some(m.records_out.get() as f64)),
     ("tidegate_bytes_in_total", "Bytes of rows that came in.", Kind::Counter, |m| Some(m.bytes_in.get() as f64)),
@@ -318,6 +328,13 @@ const TASK_FAMILIES: [(&str, &str, Kind, OfTask); 16] = [
     ("tidegate_state_keys", "Keys with state.", Kind::Gauge, |m| Some(m.state_keys.get() as f64)),
     ("tidegate_guest_calls_total", "Calls into the guest.", Kind::Counter, |m| Some(m.guest_calls.get() as f64)),
     ("tidegate_guest_call_seconds_total", "Time inside the guest.", Kind::Counter, |m| Some(m.guest_us.get() as f64 / 1e6)),
+    ("tidegate_guest_cpu_seconds_total", "CPU time of calls into the guest.", Kind::Counter, |m| {
+        Some(m.guest_cpu_us.get() as f64 / 1e6)
+    }),
+    ("tidegate_guest_memory_bytes", "Linear memory of the guest's instance.", Kind::Gauge, |m| Some(m.guest_memory.get() as f64)),
+    ("tidegate_guest_memory_peak_bytes", "The most linear memory that an instance of the guest had.", Kind::Gauge, |m| {
+        Some(m.guest_memory_peak.get() as f64)
+    }),
 ];
 
 fn render_tasks(jobs: &BTreeMap<String, Job>, page: &mut Page) {

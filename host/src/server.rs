@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! * jobs come back before the first request is answered;
-//! * on SIGINT and SIGTERM nothing new is accepted, tasks are cancelled and waited for; what the jobs are to do stays as it is;
+//! * on SIGINT and SIGTERM nothing new is accepted, and jobs that run take a last checkpoint at which their sources stop; what the
+//!   jobs are to do stays as it is;
 //! * a task or a request that does not end holds the process up for a bounded time only: a job survives worse ends than that.
 
 use crate::config::{ConfigError, HostConfig};
@@ -84,13 +85,14 @@ pub async fn open(config: &HostConfig, wiring: &dyn Wiring, resume: Resume) -> R
     Ok(JobManager::open(parts).await?)
 }
 
-/// Serves until `end` resolves. `announce` hears where, once everything is up; the address differs from `listen` where that asks
+/// Serves until `end` resolves; jobs that run have `last_checkpoint` then to take one. `announce` hears where, once everything is up; the address differs from `listen` where that asks
 /// for any free port.
 pub async fn serve(
     config: &HostConfig,
     listen: SocketAddr,
     wiring: &dyn Wiring,
     announce: impl FnOnce(SocketAddr, &JobManager),
+    last_checkpoint: Duration,
     end: impl Future<Output = ()>,
 ) -> Result<(), HostError> {
     // First, so that a host that can't listen does not take the jobs from one that can.
@@ -106,14 +108,14 @@ pub async fn serve(
     announce(address, &manager);
     tokio::select! {
         result = &mut serving => {
-            manager.shutdown(END_OF_JOBS).await;
+            manager.shutdown(last_checkpoint, END_OF_JOBS).await;
             return Err(HostError::Serve(result.map_or_else(io::Error::other, |served| served.err().unwrap_or_else(|| io::Error::other("it ended")))));
         }
         () = end => {}
     }
-    tracing::info!("going down: jobs stop and come back with the next host");
+    tracing::info!("going down: jobs take a last checkpoint and come back with the next host");
     let _ = close.send(());
-    for job in manager.shutdown(END_OF_JOBS).await {
+    for job in manager.shutdown(last_checkpoint, END_OF_JOBS).await {
         tracing::warn!(%job, seconds = END_OF_JOBS.as_secs(), "tasks did not end in time and are left behind");
     }
     match tokio::time::timeout(END_OF_REQUESTS, serving).await {
@@ -172,7 +174,8 @@ mod tests {
             let (up, mut is_up) = mpsc::unbounded_channel();
             let (end, ended) = oneshot::channel::<()>();
             let announce = |address, manager: &JobManager| up.send((address, manager.clone())).unwrap();
-            let serving = serve(&config, ANY_PORT.parse().unwrap(), &fakes, announce, async { ended.await.unwrap() });
+            let serving =
+                serve(&config, ANY_PORT.parse().unwrap(), &fakes, announce, END_OF_JOBS, async { ended.await.unwrap() });
             let user = async {
                 let (address, manager): (SocketAddr, JobManager) = is_up.recv().await.unwrap();
                 let ready = tokio::task::spawn_blocking(move || ureq::get(format!("http://{address}/readyz")).call());
@@ -199,7 +202,7 @@ mod tests {
         let taken = TcpListener::bind(ANY_PORT).await.unwrap().local_addr().unwrap();
         let _other = std::net::TcpListener::bind(taken).unwrap();
         let fakes = Fakes(Arc::default());
-        let error = serve(&config, taken, &fakes, |_, _| {}, std::future::pending()).await.unwrap_err();
+        let error = serve(&config, taken, &fakes, |_, _| {}, END_OF_JOBS, std::future::pending()).await.unwrap_err();
         assert!(error.remedy().unwrap().contains("--listen"), "{error}");
         assert!(!config.jobs().exists(), "no store was opened");
     }

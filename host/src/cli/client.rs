@@ -53,6 +53,15 @@ impl Client {
         self.json(self.send(Method::GET, path, None, SendBody::none())?)
     }
 
+    /// `None`: there is no such thing.
+    pub fn find<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, CliError> {
+        match self.send(Method::GET, path, None, SendBody::none()) {
+            Ok(response) => self.json(response).map(Some),
+            Err(error) if error.not_found => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     pub fn delete(&self, path: &str) -> Result<(), CliError> {
         self.send(Method::DELETE, path, None, SendBody::none()).map(|_| ())
     }

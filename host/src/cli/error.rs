@@ -9,6 +9,8 @@ pub struct CliError {
     pub what: String,
     pub problems: Vec<Problem>,
     pub remedy: Option<String>,
+    /// The server knows of no such thing.
+    pub not_found: bool,
     code: u8,
 }
 
@@ -19,7 +21,7 @@ const WRONG_USAGE: u8 = 2;
 
 impl CliError {
     pub fn failed(what: impl Into<String>) -> Self {
-        Self { what: what.into(), problems: Vec::new(), remedy: None, code: FAILED }
+        Self { what: what.into(), problems: Vec::new(), remedy: None, not_found: false, code: FAILED }
     }
 
     pub fn usage(what: impl Into<String>) -> Self {
@@ -41,7 +43,7 @@ impl From<ProblemDetails> for CliError {
         let code = if matches!(problem.status, 400 | 413 | 415 | 422) { WRONG_USAGE } else { FAILED };
         // A parameter's problem stands in the detail already.
         let problems = if problem.status == 400 { Vec::new() } else { problem.problems };
-        Self { what: problem.detail, problems, remedy: problem.remedy, code }
+        Self { what: problem.detail, problems, remedy: problem.remedy, not_found: problem.status == 404, code }
     }
 }
 

@@ -8,13 +8,14 @@ use super::terminal::{
     self, Cell, Colour, Table, Terminal, bytes, count, duration, event_time, micros, number, share, short, text, time,
 };
 use crate::api::{
-    CheckpointList, CheckpointReport, DeadLetter, DeadLetterPage, DesiredState, JobList, JobState, JobView, OperationView,
-    StartFrom, StartRequest, StopRequest,
+    CheckpointList, CheckpointReport, DeadLetter, DeadLetterPage, DesiredState, JobList, JobState, JobView, JobWhy,
+    OperationView, StartFrom, StartRequest, StopRequest, TaskStatus,
 };
 use crate::durable_file::unique_id;
 use clap::Subcommand;
 use std::path::PathBuf;
 use tidegate_core::checkpoint::CheckpointStatus;
+use tidegate_core::diagnosis::{self, CheckpointPhase};
 
 #[derive(Debug, Subcommand)]
 pub enum JobCommand {
@@ -30,6 +31,8 @@ pub enum JobCommand {
     List,
     /// How a job is doing.
     Show { job: String },
+    /// What a job waits for, and since when: one sentence, then task by task.
+    Why { job: String },
     /// End a job's run. It can be started again.
     Stop {
         job: String,
@@ -89,6 +92,13 @@ pub fn execute(command: JobCommand, client: &Client, terminal: &mut Terminal) ->
             let view: JobView = client.get(&job_path(&job))?;
             if !terminal.as_json(&view) {
                 show(&view, terminal);
+            }
+            Ok(())
+        }
+        JobCommand::Why { job } => {
+            let answer: JobWhy = client.get(&format!("{}/why", job_path(&job)))?;
+            if !terminal.as_json(&answer) {
+                why(&answer, terminal);
             }
             Ok(())
         }
@@ -258,6 +268,71 @@ fn show(view: &JobView, terminal: &mut Terminal) {
         ]);
     }
     terminal.table(&table);
+    guests(&status.tasks, terminal);
+}
+
+/// What the guests have used.
+fn guests(tasks: &[TaskStatus], terminal: &mut Terminal) {
+    let mut table = Table::new(["GUEST", "TASK", "CALLS", "CPU", "MEMORY", "PEAK"]);
+    let mut any = false;
+    for task in tasks {
+        for guest in &task.guests {
+            any = true;
+            table.row([
+                text(&guest.operator),
+                text(format!("{}/{}", task.vertex, task.index)),
+                number(count(guest.calls)),
+                number(duration(guest.cpu_ms)),
+                number(bytes(guest.memory_bytes)),
+                number(bytes(guest.memory_peak_bytes)),
+            ]);
+        }
+    }
+    if any {
+        terminal.line("");
+        terminal.table(&table);
+    }
+}
+
+fn why(answer: &JobWhy, terminal: &mut Terminal) {
+    let facts = &answer.facts;
+    let since = |since_ms: u64| duration(facts.at_ms.saturating_sub(since_ms));
+    terminal.line(terminal::printable(&answer.diagnosis));
+    if !facts.tasks.is_empty() {
+        terminal.line("");
+        let mut table = Table::new(["TASK", "NODES", "DOES", "SINCE", "BUSY", "IN GUEST"]);
+        for task in &facts.tasks {
+            table.row([
+                text(&task.name),
+                text(task.nodes.join(" > ")),
+                text(diagnosis::does(task)),
+                number(since(task.since_ms)),
+                number(share(task.shares.busy)),
+                number(share(task.shares.guest)),
+            ]);
+        }
+        terminal.table(&table);
+    }
+    if !facts.checkpoints.is_empty() {
+        terminal.line("");
+        let mut table = Table::new(["CHECKPOINT", "PENDING", "STEP", "SINCE", "NOT ACKNOWLEDGED BY"]);
+        for checkpoint in &facts.checkpoints {
+            let step = match checkpoint.phase {
+                CheckpointPhase::Tasks => "waits for tasks",
+                CheckpointPhase::Manifest => "manifest is written",
+                CheckpointPhase::Decision => "decision is written",
+                CheckpointPhase::SinkCommit => "sinks commit",
+            };
+            table.row([
+                number(checkpoint.checkpoint.to_string()),
+                number(since(checkpoint.triggered_ms)),
+                text(step),
+                number(since(checkpoint.phase_since_ms)),
+                text(shortened(&checkpoint.missing.join(", "), 60)),
+            ]);
+        }
+        terminal.table(&table);
+    }
 }
 
 fn checkpoints(reports: &[CheckpointReport], terminal: &mut Terminal) {

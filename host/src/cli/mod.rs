@@ -5,7 +5,9 @@
 //! * exit codes: 0 done, 1 it failed (the job, the server, the request), 2 wrong usage (flags, job file), 130 interrupted;
 //! * what comes from elsewhere is never written to a terminal with its control characters.
 
+mod check;
 mod client;
+mod doctor;
 mod error;
 mod job;
 mod job_file;
@@ -25,6 +27,9 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 pub use terminal::Terminal;
 
+/// Where `serve` listens unless told otherwise.
+const SERVER_DEFAULT: &str = "http://127.0.0.1:8080";
+
 /// Runs stream operators that people compiled to WebAssembly components, exactly once.
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
@@ -37,9 +42,9 @@ struct Cli {
 
 #[derive(Debug, clap::Args)]
 struct Global {
-    /// The server to talk to.
-    #[arg(long, global = true, env = "TIDEGATE_SERVER", default_value = "http://127.0.0.1:8080", value_name = "URL")]
-    server: String,
+    /// The server to talk to: http://127.0.0.1:8080 unless said.
+    #[arg(long, global = true, env = "TIDEGATE_SERVER", value_name = "URL")]
+    server: Option<String>,
     /// How answers are written.
     #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -57,6 +62,10 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Run one job in the foreground, without a server.
     Run(run::RunArgs),
+    /// Look a job file over, without a server or with one: modules, graph, paths. Exits with 2 where something is wrong.
+    Check(check::CheckArgs),
+    /// Look this machine and a data folder over: what would keep a host from running, and whether what is stored is sound.
+    Doctor(doctor::DoctorArgs),
     /// Components that operators are made of.
     #[command(subcommand)]
     Module(module::ModuleCommand),
@@ -95,10 +104,19 @@ fn exit_code(args: impl IntoIterator<Item = OsString>, wiring: &dyn Wiring, term
 }
 
 fn execute(cli: Cli, wiring: &dyn Wiring, terminal: &mut Terminal) -> Result<u8, CliError> {
-    let client = || Client::new(&cli.global.server);
+    let server = cli.global.server.as_deref();
+    let client = || Client::new(server.unwrap_or(SERVER_DEFAULT));
     match cli.command {
         Command::Serve(args) => return serve::serve(args, wiring, terminal),
         Command::Run(args) => return run::run(args, wiring, terminal),
+        Command::Check(args) => {
+            let server = server.map(Client::new).transpose()?;
+            return check::check(&args, server.as_ref(), wiring, terminal);
+        }
+        Command::Doctor(args) => {
+            let server = server.map(Client::new).transpose()?;
+            return doctor::doctor(&args, server.as_ref(), terminal);
+        }
         Command::Module(command) => module::execute(command, &client()?, terminal)?,
         Command::Job(command) => job::execute(command, &client()?, terminal)?,
         Command::Savepoint(command) => savepoint::execute(command, &client()?, terminal)?,

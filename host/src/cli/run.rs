@@ -71,7 +71,7 @@ pub fn run(args: RunArgs, wiring: &dyn Wiring, terminal: &mut Terminal) -> Resul
         });
         push_modules(&mut file, &manager, terminal).await?;
         let code = foreground(&manager, &file, args.fresh, interrupts, terminal).await;
-        manager.shutdown(END_OF_JOBS).await;
+        manager.shutdown(Duration::ZERO, END_OF_JOBS).await;
         code
     });
     runtime.shutdown_background();

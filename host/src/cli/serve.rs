@@ -22,6 +22,12 @@ pub struct ServeArgs {
     /// What is logged, as in `info` or `warn,tidegate=debug`.
     #[arg(long, env = "TIDEGATE_LOG", default_value = "info", value_name = "FILTER")]
     log: String,
+    /// Asked to end, the host gives jobs this long for a last checkpoint. Asked again, it ends at once.
+    #[arg(long, env = "TIDEGATE_SHUTDOWN_TIMEOUT", default_value = "30s", value_name = "DURATION", value_parser = shutdown_timeout)]
+    shutdown_timeout: std::time::Duration,
+    /// An OpenTelemetry collector (OTLP as JSON over HTTP): it gets a trace of each checkpoint. Off unless said.
+    #[arg(long, env = "TIDEGATE_OTLP_ENDPOINT", value_name = "URL")]
+    otlp_endpoint: Option<String>,
     #[arg(long, env = "TIDEGATE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
 }
@@ -34,6 +40,9 @@ pub enum LogFormat {
 
 pub fn serve(args: ServeArgs, wiring: &dyn Wiring, terminal: &mut Terminal) -> Result<u8, CliError> {
     start_log(&args.log, args.log_format)?;
+    if let Some(endpoint) = &args.otlp_endpoint {
+        crate::traces::start(endpoint).map_err(CliError::usage)?;
+    }
     let config = HostConfig::resolve(&args.data, &args.base).map_err(HostError::from)?;
     let runtime = threads()?;
     let announce = |address: SocketAddr, manager: &crate::job_manager::JobManager| {
@@ -62,11 +71,22 @@ pub fn serve(args: ServeArgs, wiring: &dyn Wiring, terminal: &mut Terminal) -> R
             std::process::exit(130);
         });
     };
-    let served = runtime.block_on(server::serve(&config, args.listen, wiring, announce, end));
+    let served = runtime.block_on(server::serve(&config, args.listen, wiring, announce, args.shutdown_timeout, end));
     // A task that did not end in time must not keep the process.
     runtime.shutdown_background();
     served?;
     Ok(0)
+}
+
+/// No longer than a service manager would wait.
+const SHUTDOWN_TIMEOUT_MS_MAX: u64 = 3_600_000;
+
+fn shutdown_timeout(text: &str) -> Result<std::time::Duration, String> {
+    let ms = tidegate_core::units::parse_duration_ms(text).map_err(|error| error.to_string())?;
+    if ms > SHUTDOWN_TIMEOUT_MS_MAX {
+        return Err("at most 1h".into());
+    }
+    Ok(std::time::Duration::from_millis(ms))
 }
 
 pub fn threads() -> Result<tokio::runtime::Runtime, CliError> {

@@ -151,6 +151,9 @@ fn a_job_lives_through_all_its_verbs() {
     let shown = on(&host, &["job", "show", "flights"]).ok().out;
     assert!(shown.contains("in > op") && shown.contains("1,234,567") && shown.contains("75%"), "{shown}");
     assert_eq!(on(&host, &["job", "show", "flights", "--output", "json"]).json()["spec"]["retained"], 4);
+    assert_eq!(on(&host, &["job", "why", "flights"]).ok().out, "the job has no tasks\n");
+    assert_eq!(on(&host, &["job", "why", "flights", "--output", "json"]).json()["state"], "running");
+    on(&host, &["job", "why", "nobody"]).fails(1, "there is no job `nobody`");
     let checkpoints = on(&host, &["job", "checkpoints", "flights"]).ok().out;
     assert!(
         checkpoints.contains("completed") && checkpoints.contains("3.00 MiB") && checkpoints.contains("50 us"),

@@ -6,7 +6,7 @@ use super::problem::HttpProblem;
 use super::request::{self, Body, Parameters, Segments};
 use crate::api::{
     CheckpointList, DEAD_LETTERS_PAGE_DEFAULT, DEAD_LETTERS_PAGE_MAX, DeadLetterPage, DeadLetterQuery, JobGraph, JobList,
-    JobView, StartRequest, StopRequest,
+    JobView, JobWhy, StartRequest, StopRequest,
 };
 use crate::job_manager::Put;
 use axum::Json;
@@ -91,6 +91,10 @@ pub async fn stop(
 
 pub async fn graph(State(host): State<Host>, Segments(name): Segments<String>) -> Result<Json<JobGraph>, HttpProblem> {
     Ok(Json(host.manager.graph(&name)?))
+}
+
+pub async fn why(State(host): State<Host>, Segments(name): Segments<String>) -> Result<Json<JobWhy>, HttpProblem> {
+    Ok(Json(host.manager.why(&name).await?))
 }
 
 pub async fn checkpoints(

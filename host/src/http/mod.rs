@@ -52,6 +52,7 @@ pub fn router(manager: JobManager) -> Router {
         .route("/v1/jobs/{name}/start", post(jobs::start))
         .route("/v1/jobs/{name}/stop", post(jobs::stop))
         .route("/v1/jobs/{name}/graph", get(jobs::graph))
+        .route("/v1/jobs/{name}/why", get(jobs::why))
         .route("/v1/jobs/{name}/checkpoints", get(jobs::checkpoints))
         .route("/v1/jobs/{name}/dead-letters", get(jobs::dead_letters))
         .route("/v1/jobs/{name}/savepoints", get(operations::savepoints).post(operations::trigger_savepoint))

@@ -19,6 +19,7 @@ use crate::connector::ConnectorContext;
 use crate::connector::dead_letter::DeadLetters;
 use crate::metrics::{Metrics, TaskLabels, TaskMetrics};
 use crate::state::KeyedState;
+use crate::task::activity::Activity;
 use crate::task::chain::{Chain, Node, NodeKind, Route, SinkNode};
 use crate::task::edge::{EdgeWriter, KeyFrom, Partitioning, Target};
 use crate::task::gate::Gate;
@@ -41,6 +42,9 @@ use tidegate_core::limits::{RowLimits, TASK_STACK_BYTES};
 use tidegate_core::row::NO_TIMESTAMP;
 use tidegate_core::watermark::WatermarkMerge;
 use tokio::sync::mpsc;
+
+/// Options that hold a source to a rate.
+const PACED_BY: [&str; 2] = ["rate", "replay_speed"];
 
 pub struct Attempt {
     pub job: String,
@@ -125,8 +129,15 @@ impl Builder<'_> {
         let mut tasks = Vec::new();
         for id in graph.task_ids() {
             let (uploads, parts) = mpsc::unbounded_channel();
-            attempt.uploads.push(tokio::spawn(snapshot::upload(id, self.store.clone(), parts, to_job.clone())));
-            let (task, view) = self.task(id, &gates, &names, to_job.clone(), uploads)?;
+            let activity = Arc::new(Activity::default());
+            attempt.uploads.push(tokio::spawn(snapshot::upload(
+                id,
+                self.store.clone(),
+                parts,
+                to_job.clone(),
+                Arc::clone(&activity),
+            )));
+            let (task, view) = self.task(id, &gates, &names, to_job.clone(), uploads, activity)?;
             if matches!(task.head, Head::Source(_)) {
                 attempt.sources.push(id);
             }
@@ -155,6 +166,7 @@ impl Builder<'_> {
         names: &Arc<SplitNames>,
         reports: mpsc::UnboundedSender<Report>,
         uploads: mpsc::UnboundedSender<snapshot::AsyncPart>,
+        activity: Arc<Activity>,
     ) -> Result<(Task, TaskView), TaskError> {
         let graph = &self.plan.graph;
         let vertex = &graph.vertices[id.vertex as usize];
@@ -165,13 +177,18 @@ impl Builder<'_> {
         let mut nodes = Vec::new();
         let mut edges = Vec::new();
         let mut policies = Vec::new();
-        let mut view = TaskView { id, task: Arc::clone(&metrics), nodes: Vec::new() };
+        let mut view = self.view(id, Arc::clone(&metrics), Arc::clone(&activity));
         for node in &vertex.nodes {
             let node_metrics = counters(&node.name);
+            let number = view.nodes.len() as u32;
             view.nodes.push((node.name.clone(), Arc::clone(&node_metrics)));
             let kind = match node.kind {
                 execution::NodeKind::Source(_) => NodeKind::Source,
-                execution::NodeKind::Operator(i) => NodeKind::Operator(Box::new(self.operator(i, id.index, node_metrics)?)),
+                execution::NodeKind::Operator(i) => {
+                    view.deadlines_ms[number as usize] = self.plan.spec.operators[i].limits.call_deadline_ms;
+                    let place = (number, Arc::clone(&activity));
+                    NodeKind::Operator(Box::new(self.operator(i, id.index, node_metrics, place)?))
+                }
                 execution::NodeKind::Sink(_) => {
                     let writer = self.sinks[&node.name].open(id.index, vertex.parallelism);
                     let writer = writer.map_err(|e| TaskError::connector(&node.name, &e))?;
@@ -187,7 +204,7 @@ impl Builder<'_> {
                         .map(|target| match *target {
                             execution::Target::Chained { node, input } => Route::Node { node, input },
                             execution::Target::Edge { edge } => {
-                                let (writer, policy) = self.edge(edge, id, gates);
+                                let (writer, policy) = self.edge(edge, id, gates, &activity, &mut view.targets);
                                 edges.push(writer);
                                 policies.push(policy);
                                 Route::Edge(edges.len() - 1)
@@ -219,8 +236,39 @@ impl Builder<'_> {
             reports,
             uploads,
             metrics,
+            activity,
         };
         Ok((task, view))
+    }
+
+    /// What the outside sees of a task, before its nodes and edges are built.
+    fn view(&self, id: TaskId, task: Arc<TaskMetrics>, activity: Arc<Activity>) -> TaskView {
+        let graph = &self.plan.graph;
+        let vertex = &graph.vertices[id.vertex as usize];
+        let channels = graph.channels_into(id.vertex as usize, id.index);
+        let source = match vertex.nodes[0].kind {
+            execution::NodeKind::Source(i) => Some(&self.plan.spec.sources[i]),
+            _ => None,
+        };
+        // The part that people wrote: an operator says more than the source or sink that it is chained to.
+        let main = vertex.nodes.iter().find(|node| matches!(node.kind, execution::NodeKind::Operator(_)));
+        let main = main.filter(|_| source.is_none()).unwrap_or(&vertex.nodes[0]);
+        TaskView {
+            id,
+            task,
+            nodes: Vec::new(),
+            name: format!("{}[{}]", main.name, id.index),
+            activity,
+            targets: Vec::new(),
+            channels: channels
+                .iter()
+                .map(|channel| TaskId { vertex: graph.edges[channel.edge].from_vertex as u32, index: channel.upstream_task })
+                .collect(),
+            deadlines_ms: vec![0; vertex.nodes.len()],
+            source: source.is_some(),
+            paced: source.is_some_and(|source| PACED_BY.iter().any(|option| source.options.contains_key(*option))),
+            makes_watermarks: source.is_some_and(|source| source.watermark.is_some()),
+        }
     }
 
     fn source(
@@ -262,7 +310,13 @@ impl Builder<'_> {
         })
     }
 
-    fn operator(&self, i: usize, index: u32, metrics: Arc<TaskMetrics>) -> Result<OperatorNode, TaskError> {
+    fn operator(
+        &self,
+        i: usize,
+        index: u32,
+        metrics: Arc<TaskMetrics>,
+        (number, activity): (u32, Arc<Activity>),
+    ) -> Result<OperatorNode, TaskError> {
         let spec = &self.plan.spec.operators[i];
         let code = &self.plan.operators[&spec.name];
         let meta = Arc::new(OperatorMeta {
@@ -296,14 +350,33 @@ impl Builder<'_> {
             super::plan::Code::Wasm(module) => Logic::Wasm(Box::new(WasmOperator::new(module.clone(), env))),
             super::plan::Code::Native(make) => Logic::Native { operator: make(), env: Box::new(env) },
         };
-        Ok(OperatorNode { name: spec.name.clone(), on_error: spec.on_error, logic, restore, metrics, watermark: NO_TIMESTAMP })
+        Ok(OperatorNode {
+            name: spec.name.clone(),
+            on_error: spec.on_error,
+            logic,
+            restore,
+            metrics,
+            watermark: NO_TIMESTAMP,
+            activity,
+            number,
+        })
     }
 
-    fn edge(&self, number: usize, from: TaskId, gates: &BTreeMap<TaskId, Arc<Gate>>) -> (EdgeWriter, OnError) {
+    /// Adds the tasks that the edge leads to to `all_targets`.
+    fn edge(
+        &self,
+        number: usize,
+        from: TaskId,
+        gates: &BTreeMap<TaskId, Arc<Gate>>,
+        activity: &Arc<Activity>,
+        all_targets: &mut Vec<TaskId>,
+    ) -> (EdgeWriter, OnError) {
         let graph = &self.plan.graph;
         let edge = &graph.edges[number];
         let to = &graph.vertices[edge.to_vertex];
         let head = &to.nodes[edge.to_node];
+        let first_target = all_targets.len() as u32;
+        all_targets.extend((0..to.parallelism).map(|index| TaskId { vertex: edge.to_vertex as u32, index }));
         let targets = (0..to.parallelism)
             .map(|index| {
                 let id = TaskId { vertex: edge.to_vertex as u32, index };
@@ -327,7 +400,8 @@ impl Builder<'_> {
             execution::NodeKind::Operator(i) => self.plan.spec.operators[i].on_error,
             _ => OnError::Fail,
         };
-        (EdgeWriter::new(head.name.clone(), partitioning, targets, self.plan.spec.batch), policy)
+        let (to_node, batch) = (head.name.clone(), self.plan.spec.batch);
+        (EdgeWriter::new(to_node, partitioning, targets, batch, Arc::clone(activity), first_target), policy)
     }
 }
 

@@ -19,11 +19,12 @@ use crate::fault::{self, Fault};
 use crate::task::gate::Gate;
 use crate::task::snapshot::{explain, put_segment};
 use crate::task::{Barrier, Control, Report, TaskError};
+use crate::traces::checkpoint::CheckpointTraces;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_core::checkpoint::{
-    Action, CheckpointId, CommitPermit, Coordinator, Event, ManifestPointer, SegmentRef, StopMode, TaskId,
+    Action, CheckpointId, CommitPermit, Coordinator, Event, ManifestPointer, SegmentRef, StopMode, Suspended, TaskId,
 };
 use tidegate_core::job_state::JobEvent;
 use tokio::sync::{Mutex, mpsc};
@@ -78,6 +79,10 @@ pub struct Drive<'a> {
     /// Asked for before all tasks ran: there is nobody yet to inject barriers.
     early: Vec<Asked>,
     next_request: u64,
+    /// The host goes down: whatever fails now is for the next one to begin again.
+    suspending: bool,
+    /// Where somebody collects them.
+    traces: Option<CheckpointTraces>,
     end: Option<End>,
 }
 
@@ -94,6 +99,8 @@ impl<'a> Drive<'a> {
         let (clean_ups, orders) = mpsc::unbounded_channel();
         let mut io = JoinSet::new();
         io.spawn(clean_up(attempt.store.clone(), Arc::clone(&log), orders));
+        let names = attempt.views.iter().map(|view| (view.id, view.name.clone()));
+        let traces = CheckpointTraces::begin(&attempt.job, names);
         Self {
             attempt,
             log,
@@ -108,6 +115,8 @@ impl<'a> Drive<'a> {
             savepoints: HashMap::new(),
             early: Vec::new(),
             next_request: 1,
+            suspending: false,
+            traces,
             end: None,
         }
     }
@@ -147,6 +156,10 @@ impl<'a> Drive<'a> {
             End::Failed { reason, .. } => self.shared.failed(reason),
         }
         self.tear_down().await;
+        let now_ms = self.now_ms();
+        if let Some(traces) = &mut self.traces {
+            traces.abandon(now_ms);
+        }
         for asked in self.savepoints.into_values().chain(self.early) {
             let _ = asked.reply.send(Err(format!("the job ended before the savepoint was complete: {end:?}")));
         }
@@ -178,6 +191,10 @@ impl<'a> Drive<'a> {
     }
 
     fn fail(&mut self, reason: String, fatal: bool) {
+        if self.suspending && self.end.is_none() {
+            tracing::warn!(job = %self.attempt.job, %reason, "the job failed while its host goes down: it comes back with the next one");
+            self.end = Some(End::Cancelled);
+        }
         self.end.get_or_insert(End::Failed { reason, fatal });
     }
 
@@ -225,6 +242,17 @@ impl<'a> Drive<'a> {
         match command {
             Command::Cancel => self.end = Some(End::Cancelled),
             Command::Savepoint { stop, reply } if self.is_running() => self.savepoint(Asked { stop, reply }),
+            // There is nothing yet that a checkpoint would save.
+            Command::Suspend if !self.is_running() => self.end = Some(End::Cancelled),
+            Command::Suspend => {
+                tracing::info!(job = %self.attempt.job, "the job takes a last checkpoint before the host goes down");
+                self.suspending = true;
+                self.event(Event::SuspendRequested);
+            }
+            Command::Progress { reply } => {
+                // Who asked may be gone.
+                let _ = reply.send(self.coordinator.progress());
+            }
             Command::Savepoint { stop, reply } => self.early.push(Asked { stop, reply }),
         }
     }
@@ -253,7 +281,14 @@ impl<'a> Drive<'a> {
             return;
         }
         tracing::trace!(job = %self.attempt.job, ?event, "coordinator hears");
-        for action in self.coordinator.handle(self.now_ms(), event) {
+        let now_ms = self.now_ms();
+        if let Some(traces) = &mut self.traces {
+            traces.heard(&event, now_ms);
+        }
+        for action in self.coordinator.handle(now_ms, event) {
+            if let Some(traces) = &mut self.traces {
+                traces.ordered(&action, now_ms);
+            }
             self.carry_out(action);
         }
         self.shared.pending(self.coordinator.pending(self.now_ms()));
@@ -327,6 +362,18 @@ impl<'a> Drive<'a> {
             Action::StopJob { .. } => {
                 fault::point(Fault::SavepointWrittenStopNot);
                 self.end = Some(End::Stopped);
+            }
+            Action::SuspendJob { last } => {
+                let job = &self.attempt.job;
+                match last {
+                    Suspended::At(checkpoint) => {
+                        tracing::info!(%job, checkpoint, "last checkpoint completed: the next start has nothing to do again")
+                    }
+                    Suspended::Without { reason } => {
+                        tracing::warn!(%job, %reason, "no last checkpoint: the next start goes on from the one before")
+                    }
+                }
+                self.end = Some(End::Cancelled);
             }
             Action::FinishJob => {
                 fault::point(Fault::FinalCommittedFinishNot);

@@ -9,7 +9,8 @@
 //! * [`restore`]: what an attempt starts from, by the decision log;
 //! * [`attempt`]: tasks, gates and threads;
 //! * [`drive`]: the coordinator's orders and what came of them;
-//! * [`status`]: what the outside sees.
+//! * [`status`]: what the outside sees;
+//! * [`why`]: what a run waits for.
 
 pub mod archive;
 pub mod attempt;
@@ -23,11 +24,12 @@ pub mod runtime;
 pub mod splits;
 pub mod status;
 pub mod supervisor;
+mod why;
 
 pub use connected::Connected;
 
 use std::time::Instant;
-use tidegate_core::checkpoint::{ManifestPointer, StopMode};
+use tidegate_core::checkpoint::{CheckpointProgress, ManifestPointer, StopMode};
 use tokio::sync::oneshot;
 
 /// What a savepoint came to.
@@ -38,6 +40,12 @@ pub enum Command {
     Savepoint {
         stop: Option<StopMode>,
         reply: SavepointReply,
+    },
+    /// The host goes down: with a last checkpoint if the job runs, else at once.
+    Suspend,
+    /// Where the checkpoints under way stand.
+    Progress {
+        reply: oneshot::Sender<Vec<CheckpointProgress>>,
     },
     /// Without a checkpoint.
     Cancel,

@@ -5,8 +5,8 @@ use super::drive::savepoint_id;
 use super::plan::{Code, JobPlan, MakeNative, OperatorCode};
 use super::status::JobShared;
 use super::supervisor::Supervisor;
-use super::{Command, restore};
-use crate::api::{CheckpointReport, JobStatus, SavepointInfo, StartFrom};
+use super::{Command, restore, why};
+use crate::api::{CheckpointReport, JobStatus, RunFacts, SavepointInfo, StartFrom};
 use crate::checkpoint_store::{CheckpointStore, StoreError};
 use crate::connector::{ConnectorContext, catalog};
 use crate::job_manager::{CheckedJob, JobError, JobRuntime, RunningJob};
@@ -237,6 +237,16 @@ impl RunningJob for JobRun {
             let savepoint = store.read_savepoint(&savepoint_id(pointer.checkpoint)).await.map_err(|e| failed(explain(&e)))?;
             Ok(savepoint_info(&job, &folder, &savepoint))
         })
+    }
+
+    fn why(&self) -> BoxFuture<'static, RunFacts> {
+        let (shared, commands) = (Arc::clone(&self.shared), self.commands.clone());
+        Box::pin(async move { why::facts(&shared, commands).await })
+    }
+
+    fn suspend(&self) {
+        // A run that has ended has nothing to go down with.
+        let _ = self.commands.send(Command::Suspend);
     }
 
     fn cancel(&self) {

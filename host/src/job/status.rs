@@ -1,11 +1,13 @@
 //! What the outside sees of a running job. Written by the job's own task, read by HTTP, the CLI and metrics.
 
-use crate::api::{JobStatus, TaskStatus};
+use crate::api::{GuestStatus, JobStatus, TaskStatus, now_ms};
 use crate::metrics::{JobMetrics, TaskMetrics};
+use crate::task::activity::Activity;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tidegate_core::checkpoint::{CheckpointReport, TaskId};
+use tidegate_core::diagnosis::{RestartFacts, RunFacts, StartFacts, StartStep};
 use tidegate_core::job_state::{JobEvent, JobState};
 use tidegate_core::limits::CHECKPOINT_HISTORY_MAX;
 use tokio::sync::watch;
@@ -30,6 +32,10 @@ struct Inner {
     pending: Vec<CheckpointReport>,
     stalls_us: Vec<u64>,
     tasks: Vec<TaskView>,
+    /// When the run came into its state.
+    state_since_ms: u64,
+    restart: Option<RestartFacts>,
+    start: Option<StartFacts>,
 }
 
 /// One task and the counters of its nodes, upstream first.
@@ -38,11 +44,26 @@ pub struct TaskView {
     pub id: TaskId,
     pub task: Arc<TaskMetrics>,
     pub nodes: Vec<(String, Arc<TaskMetrics>)>,
+    /// `delays[1]`, for people.
+    pub name: String,
+    pub activity: Arc<Activity>,
+    /// Tasks at the other ends of its edges, in the order of the edges.
+    pub targets: Vec<TaskId>,
+    /// Tasks behind the channels of its gate.
+    pub channels: Vec<TaskId>,
+    /// Of the guest calls of each node.
+    pub deadlines_ms: Vec<u64>,
+    pub source: bool,
+    /// The source is held to a rate.
+    pub paced: bool,
+    pub makes_watermarks: bool,
 }
 
 impl JobShared {
     pub fn new(job: &str, metrics: Arc<JobMetrics>) -> Self {
-        Self { job: job.to_owned(), state: watch::Sender::new(JobState::Created), inner: Mutex::default(), metrics }
+        let start = Some(StartFacts { step: StartStep::Preparing, since_ms: now_ms() });
+        let inner = Mutex::new(Inner { state_since_ms: now_ms(), start, ..Inner::default() });
+        Self { job: job.to_owned(), state: watch::Sender::new(JobState::Created), inner, metrics }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -63,6 +84,9 @@ impl JobShared {
         match self.state().after(event) {
             Ok(state) => {
                 tracing::info!(job = %self.job, from = %self.state(), to = %state, "job state");
+                if state != self.state() {
+                    self.inner().state_since_ms = now_ms();
+                }
                 self.state.send_replace(state);
             }
             Err(refused) => {
@@ -81,10 +105,41 @@ impl JobShared {
         inner.running_since = None;
         inner.pending.clear();
         inner.tasks.clear();
+        inner.restart = None;
+        inner.start = Some(StartFacts { step: StartStep::Restoring, since_ms: now_ms() });
+    }
+
+    /// The next attempt begins then.
+    pub fn restart_due(&self, delay_ms: u64, reason: &str) {
+        let mut inner = self.inner();
+        inner.restart = Some(RestartFacts { due_ms: now_ms() + delay_ms, attempt: inner.attempt + 1, reason: reason.to_owned() });
+    }
+
+    pub fn views(&self) -> Vec<TaskView> {
+        self.inner().tasks.clone()
+    }
+
+    /// All that is known here; tasks and checkpoints are added by who asks them.
+    pub fn facts(&self) -> RunFacts {
+        let inner = self.inner();
+        let state = self.state();
+        RunFacts {
+            at_ms: now_ms(),
+            state,
+            since_ms: inner.state_since_ms,
+            attempt: inner.attempt,
+            error: inner.error.clone(),
+            restart: inner.restart.clone().filter(|_| state == JobState::Restarting),
+            start: inner.start.filter(|_| state == JobState::Starting),
+            tasks: Vec::new(),
+            checkpoints: Vec::new(),
+        }
     }
 
     pub fn tasks(&self, tasks: Vec<TaskView>) {
-        self.inner().tasks = tasks;
+        let mut inner = self.inner();
+        inner.tasks = tasks;
+        inner.start = Some(StartFacts { step: StartStep::StartingTasks, since_ms: now_ms() });
     }
 
     pub fn running(&self) {
@@ -167,5 +222,16 @@ fn task_status(view: &TaskView) -> TaskStatus {
         backpressured: blocked as f64 / all,
         idle: idle as f64 / all,
         watermark: view.nodes.iter().filter_map(|(_, metrics)| metrics.watermark.get()).min(),
+        guests: view.nodes.iter().filter(|(_, metrics)| metrics.guest_calls.get() > 0).map(guest_status).collect(),
+    }
+}
+
+fn guest_status((operator, metrics): &(String, Arc<TaskMetrics>)) -> GuestStatus {
+    GuestStatus {
+        operator: operator.clone(),
+        calls: metrics.guest_calls.get(),
+        cpu_ms: metrics.guest_cpu_us.get() / 1000,
+        memory_bytes: metrics.guest_memory.get(),
+        memory_peak_bytes: metrics.guest_memory_peak.get(),
     }
 }

@@ -66,6 +66,7 @@ impl Supervisor {
                     delay_ms
                 }
             };
+            self.shared.restart_due(delay_ms, &reason);
             self.shared.event(JobEvent::RestartScheduled);
             self.shared.restarted();
             if !self.wait(Duration::from_millis(delay_ms)).await {
@@ -82,7 +83,9 @@ impl Supervisor {
             tokio::select! {
                 () = tokio::time::sleep_until(due) => return true,
                 command = self.commands.recv() => match command {
-                    None | Some(Command::Cancel) => return false,
+                    None | Some(Command::Cancel | Command::Suspend) => return false,
+                    // Nobody has a checkpoint under way.
+                    Some(Command::Progress { .. }) => {}
                     Some(Command::Savepoint { reply, .. }) => {
                         let _ = reply.send(Err("the job is between two attempts: try again when it runs".to_owned()));
                     }

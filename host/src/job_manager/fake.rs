@@ -4,11 +4,11 @@
 //! * `"state": "starting"`: runs begin in that state (else `running`);
 //! * `"ends": "finished"` or `"failed"`: runs end at once;
 //! * `"savepoint": "fail"` or `"hang"`: what savepoints do;
-//! * `"cancel": "hang"`: the run never ends;
+//! * `"cancel": "hang"`: the run never ends; `"suspend": "hang"`: its last checkpoint does not;
 //! * `"panic": true`: the check panics.
 
 use super::*;
-use crate::api::{DeadLetter, ModuleDescription, OperatorDescription, Problem, TaskStatus, now_ms};
+use crate::api::{DeadLetter, ModuleDescription, OperatorDescription, Problem, RunFacts, TaskStatus, now_ms};
 use crate::module_store::{ModuleError, ModuleInfo, ModuleInspector};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -112,6 +112,7 @@ impl RunningJob for FakeRun {
             backpressured: 0.0,
             idle: 0.75,
             watermark: Some(1_356_998_400_000),
+            guests: Vec::new(),
         };
         let error = self.error.lock().unwrap().clone();
         JobStatus {
@@ -168,6 +169,27 @@ impl RunningJob for FakeRun {
             self.state.send_replace(JobState::Stopped);
         }
         futures::future::ready(Ok(info)).boxed()
+    }
+
+    fn why(&self) -> BoxFuture<'static, RunFacts> {
+        let facts = RunFacts {
+            at_ms: now_ms(),
+            state: *self.state.borrow(),
+            since_ms: now_ms(),
+            attempt: 1,
+            error: self.error.lock().unwrap().clone(),
+            restart: None,
+            start: None,
+            tasks: Vec::new(),
+            checkpoints: Vec::new(),
+        };
+        futures::future::ready(facts).boxed()
+    }
+
+    fn suspend(&self) {
+        if self.job.source["suspend"] != "hang" {
+            self.cancel();
+        }
     }
 
     fn cancel(&self) {

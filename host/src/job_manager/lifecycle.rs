@@ -7,7 +7,7 @@ use super::{
     CheckedJob, Job, JobError, JobManager, JobState, ManagerError, Put, Run, SavepointInfo, StartFrom, StartIntent, StopMode,
     StoredJob, blocking, detached,
 };
-use crate::api::{DesiredState, Ended, JobView, OperationKind, StopRequest, now_ms};
+use crate::api::{DesiredState, Ended, JobView, OperationKind, StopRequest, TaskStatus, now_ms};
 use crate::durable_file::unique_id;
 use crate::job_store::{Deleting, JOB_FORMAT};
 use crate::module_store::{NAME_RULE, is_name};
@@ -225,7 +225,10 @@ impl JobManager {
             }
         }
         let status = run.handle.status();
-        tracing::info!(job = %job.stored().name, state = %status.state, error = status.error, "job ended");
+        let sources = job.stored().spec.sources;
+        let is_source = |task: &&TaskStatus| task.nodes.first().is_some_and(|head| sources.iter().any(|it| it.name == *head));
+        let records_read: u64 = status.tasks.iter().filter(is_source).map(|task| task.records_in).sum();
+        tracing::info!(job = %job.stored().name, state = %status.state, error = status.error, records_read, "job ended");
         self.update_run(&job, &run, |stored| match status.state {
             JobState::Finished | JobState::Failed => {
                 stored.desired = DesiredState::Stopped;
@@ -410,25 +413,39 @@ impl JobManager {
 
     // ---- the end of the host ----------------------------------------------------------------------------------------------------
 
-    /// Cancels all runs, waits for them and for what is written about their ends. What the jobs are to do stays as it is, so the
-    /// next host starts them again. Answers with the jobs whose tasks did not end in time.
-    pub async fn shutdown(&self, at_most: Duration) -> Vec<String> {
+    /// Ends all runs, waits for them and for what is written about their ends. What the jobs are to do stays as it is, so the
+    /// next host starts them again. Jobs that run have `last_checkpoint` to take one, and are cancelled then; for their tasks to end
+    /// they have `at_most`. Answers with the jobs whose tasks did not end in time.
+    pub async fn shutdown(&self, last_checkpoint: Duration, at_most: Duration) -> Vec<String> {
         self.inner.shutting_down.store(true, Ordering::Release);
         // Whoever is about to start a job has either done so or will see the flag.
         let _changing = self.inner.changing.lock().await;
         let mut followers = Vec::new();
         for job in self.all() {
             let _transition = job.transition.lock().await;
-            if let Some(run) = job.active() {
-                run.handle.cancel();
+            let run = job.active();
+            if let Some(run) = &run {
+                if last_checkpoint.is_zero() { run.handle.cancel() } else { run.handle.suspend() }
             }
             // Also of a run that has just ended by itself: the next host must know how.
             let follower = job.slot().follower.take();
-            followers.extend(follower.map(|follower| (job.stored().name, follower)));
+            followers.extend(follower.map(|follower| (job.stored().name, run, follower)));
+        }
+        let deadline = tokio::time::Instant::now() + last_checkpoint;
+        let mut late = Vec::new();
+        for (name, run, mut follower) in followers {
+            if tokio::time::timeout_at(deadline, &mut follower).await.is_err() {
+                if let (Some(run), false) = (run, last_checkpoint.is_zero()) {
+                    let seconds = last_checkpoint.as_secs();
+                    tracing::warn!(job = %name, seconds, "no last checkpoint in time: the next start goes on from the one before");
+                    run.handle.cancel();
+                }
+                late.push((name, follower));
+            }
         }
         let deadline = tokio::time::Instant::now() + at_most;
         let mut stuck = Vec::new();
-        for (name, follower) in followers {
+        for (name, follower) in late {
             if tokio::time::timeout_at(deadline, follower).await.is_err() {
                 stuck.push(name);
             }

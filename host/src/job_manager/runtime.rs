@@ -1,7 +1,7 @@
 //! What the job manager needs of those who run jobs and keep what jobs leave behind. It knows them by these traits only, so it
 //! can be tested without a guest, a thread or a checkpoint.
 
-use crate::api::{CheckpointReport, DeadLetterPage, DeadLetterQuery, JobState, JobStatus, SavepointInfo, StartFrom};
+use crate::api::{CheckpointReport, DeadLetterPage, DeadLetterQuery, JobState, JobStatus, RunFacts, SavepointInfo, StartFrom};
 use crate::job_store::StoredJob;
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
@@ -43,6 +43,13 @@ pub trait RunningJob: Send + Sync {
     /// Resolves when the savepoint is in its place, or can't be; with `stop`, the run ends as `stopped` afterwards. After a failure
     /// the run goes on.
     fn savepoint(&self, stop: Option<StopMode>) -> BoxFuture<'static, Result<SavepointInfo, JobError>>;
+
+    /// What the run waits for, and since when. Takes a moment: it looks several times.
+    fn why(&self) -> BoxFuture<'static, RunFacts>;
+
+    /// The host goes down: takes a last checkpoint if the job runs, and ends as `cancelled` in any case, when that is committed or
+    /// has failed. May last as long as a checkpoint may; [`RunningJob::cancel`] cuts it short.
+    fn suspend(&self);
 
     /// Stops without a checkpoint. Idempotent.
     fn cancel(&self);

@@ -65,7 +65,7 @@ async fn after_a_restart_exactly_the_jobs_that_are_to_run_come_back() {
     runtime.last_run("finished").enter(JobState::Finished, None);
     runtime.last_run("failed").enter(JobState::Failed, Some("the guest trapped"));
     until(|| ["finished", "failed"].iter().all(|name| manager.show(name).unwrap().ended.is_some())).await;
-    assert!(manager.shutdown(SOON).await.is_empty());
+    assert!(manager.shutdown(SOON, SOON).await.is_empty());
     assert!(!manager.is_ready());
     assert!(matches!(manager.start("stopped", StartFrom::Latest).await, Err(ManagerError::ShuttingDown)));
 
@@ -220,6 +220,19 @@ async fn a_host_that_goes_down_names_the_jobs_that_do_not_end() {
     let (manager, _runtime) = open(folder.path()).await;
     create(&manager, "good", json!({})).await;
     create(&manager, "stuck", json!({ "cancel": "hang" })).await;
-    assert_eq!(manager.shutdown(Duration::from_millis(20)).await, ["stuck"]);
+    assert_eq!(manager.shutdown(Duration::ZERO, Duration::from_millis(20)).await, ["stuck"]);
     assert_eq!(manager.show("stuck").unwrap().desired, DesiredState::Running);
+}
+
+#[tokio::test]
+async fn a_last_checkpoint_that_does_not_come_ends_with_its_time_and_the_job_is_cancelled() {
+    let folder = tempfile::tempdir().unwrap();
+    let (manager, _runtime) = open(folder.path()).await;
+    create(&manager, "good", json!({})).await;
+    create(&manager, "slow", json!({ "suspend": "hang" })).await;
+    create(&manager, "stuck", json!({ "suspend": "hang", "cancel": "hang" })).await;
+    assert_eq!(manager.shutdown(Duration::from_millis(20), Duration::from_millis(20)).await, ["stuck"]);
+    for name in ["good", "slow"] {
+        assert_eq!((state(&manager, name), manager.show(name).unwrap().desired), (JobState::Cancelled, DesiredState::Running));
+    }
 }

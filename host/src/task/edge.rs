@@ -6,6 +6,7 @@
 //!   do, and always before a watermark or a barrier, which therefore never overtake rows.
 
 use super::Element;
+use super::activity::{Activity, Doing};
 use super::gate::{Closed, Gate};
 use crate::connector::json_field::{FieldError, Pointer, extract};
 use std::sync::Arc;
@@ -59,6 +60,9 @@ pub struct EdgeWriter {
     key: Vec<u8>,
     /// Time spent waiting for room.
     pub blocked: Duration,
+    activity: Arc<Activity>,
+    /// Number of the first target among those of all edges of the task.
+    first_target: u32,
 }
 
 #[derive(Default)]
@@ -68,7 +72,14 @@ struct Buffer {
 }
 
 impl EdgeWriter {
-    pub fn new(to_node: String, partitioning: Partitioning, targets: Vec<Target>, batch: BatchSpec) -> Self {
+    pub fn new(
+        to_node: String,
+        partitioning: Partitioning,
+        targets: Vec<Target>,
+        batch: BatchSpec,
+        activity: Arc<Activity>,
+        first_target: u32,
+    ) -> Self {
         let buffers = targets.iter().map(|_| Buffer::default()).collect();
         Self {
             to_node,
@@ -80,6 +91,8 @@ impl EdgeWriter {
             round_robin: 0,
             key: Vec::new(),
             blocked: Duration::ZERO,
+            activity,
+            first_target,
         }
     }
 
@@ -204,8 +217,14 @@ impl EdgeWriter {
     fn ship(&mut self, target: usize, rows: Rows) -> Result<(), Closed> {
         let Target { gate, channel } = &self.targets[target];
         let begun = Instant::now();
-        if gate.send(*channel, Element::Batch(rows))? {
+        let mut before = None;
+        let full = || before = Some(self.activity.begin(Doing::Downstream(self.first_target + target as u32)));
+        let waited = gate.send_telling(*channel, Element::Batch(rows), full)?;
+        if waited {
             self.blocked += begun.elapsed();
+        }
+        if let Some(before) = before {
+            self.activity.back_to(before);
         }
         Ok(())
     }

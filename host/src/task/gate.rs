@@ -70,11 +70,20 @@ impl Gate {
 
     /// Waits while the channel is full. True in the answer: it had to wait.
     pub fn send(&self, channel: usize, element: Element) -> Result<bool, Closed> {
+        self.send_telling(channel, element, || {})
+    }
+
+    /// Calls `full` before it waits.
+    pub fn send_telling(&self, channel: usize, element: Element, full: impl FnOnce()) -> Result<bool, Closed> {
+        let mut full = Some(full);
         let mut inner = self.lock();
         let is_batch = matches!(element, Element::Batch(_));
         let mut waited = false;
         while is_batch && inner.channels[channel].batches >= CHANNEL_BATCHES_MAX && !inner.closed {
             waited = true;
+            if let Some(full) = full.take() {
+                full();
+            }
             inner.writers_wait += 1;
             inner = self.writable.wait(inner).unwrap_or_else(PoisonError::into_inner);
             inner.writers_wait -= 1;

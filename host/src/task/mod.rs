@@ -9,8 +9,10 @@
 //! * [`operator`]: calls into guests, and what happens to records that can't be processed;
 //! * [`chain`]: the nodes of one task and the way of elements through them;
 //! * [`source`]: readers, watermarks and bad records at the head of a source chain;
+//! * [`activity`]: what a task does at this moment, for people;
 //! * [`thread`]: the loop; [`snapshot`]: what happens off the thread after a barrier.
 
+pub mod activity;
 pub mod chain;
 pub mod edge;
 pub mod gate;

@@ -7,13 +7,15 @@
 //! * what is taken out of the stream is reported as a [`Culprit`], never dropped in silence.
 
 use super::TaskError;
+use super::activity::Activity;
 use crate::connector::dead_letter::DeadLetterKind;
 use crate::state::CallTime;
+use crate::system;
 use crate::wasm::bindings::batch_processing::DueTimers;
 use crate::wasm::env::OperatorEnv;
 use crate::wasm::instance::{CallError, Death, WasmOperator};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tidegate_core::job_graph::spec::OnError;
 use tidegate_core::limits::TIMERS_PER_DELIVERY_MAX;
 use tidegate_core::row::{self, Origin, Origins, Rows, Timestamp};
@@ -71,6 +73,9 @@ pub struct OperatorNode {
     pub restore: Vec<(String, bytes::Bytes)>,
     pub metrics: Arc<crate::metrics::TaskMetrics>,
     pub watermark: Timestamp,
+    pub activity: Arc<Activity>,
+    /// Its place in the chain.
+    pub number: u32,
 }
 
 /// What one batch, or one round of timers, came to.
@@ -83,7 +88,7 @@ pub struct Outcome {
 impl OperatorNode {
     pub fn process(&mut self, input: u32, rows: Rows, outcome: &mut Outcome) -> Result<(), TaskError> {
         let now = CallTime { watermark: self.watermark, processing_time: super::processing_time() };
-        let begun = Instant::now();
+        let begun = (Instant::now(), system::thread_cpu_time());
         let (count, bytes) = (u64::from(rows.count), rows.bytes.len() as u64);
         let done = match &self.logic {
             Logic::Wasm(guest) if !guest.takes_batches() => self.one_by_one(input, &rows, now, outcome),
@@ -91,8 +96,19 @@ impl OperatorNode {
         };
         self.metrics.records_in.add(count);
         self.metrics.bytes_in.add(bytes);
-        self.metrics.guest_us.add(begun.elapsed().as_micros() as u64);
+        self.meter(begun);
         done
+    }
+
+    /// Once a batch: the CPU clock is a system call.
+    fn meter(&mut self, (begun, cpu): (Instant, Duration)) {
+        let metrics = &self.metrics;
+        metrics.guest_us.add(begun.elapsed().as_micros() as u64);
+        metrics.guest_cpu_us.add((system::thread_cpu_time() - cpu).as_micros() as u64);
+        if let Logic::Wasm(guest) = &self.logic {
+            metrics.guest_memory.set(guest.memory_bytes() as u64);
+            metrics.guest_memory_peak.raise(guest.memory_peak_bytes() as u64);
+        }
     }
 
     fn batch(&mut self, input: u32, rows: Rows, now: CallTime, outcome: &mut Outcome) -> Result<(), TaskError> {
@@ -163,6 +179,18 @@ impl OperatorNode {
 
     fn call(&mut self, input: u32, rows: &mut Rows, now: CallTime) -> Result<Vec<crate::wasm::instance::RejectedRow>, CallError> {
         self.metrics.guest_calls.add(1);
+        let before = self.activity.guest_call(self.number, rows.count);
+        let answer = self.call_logic(input, rows, now);
+        self.activity.back_to(before);
+        answer
+    }
+
+    fn call_logic(
+        &mut self,
+        input: u32,
+        rows: &mut Rows,
+        now: CallTime,
+    ) -> Result<Vec<crate::wasm::instance::RejectedRow>, CallError> {
         match &mut self.logic {
             Logic::Wasm(guest) => {
                 // A guest that can't even start is no record's fault.
@@ -189,10 +217,12 @@ impl OperatorNode {
             let Logic::Wasm(guest) = &mut self.logic else { unreachable!("BUG: only guests take one record at a time") };
             self.metrics.guest_calls.add(1);
             let (row, _) = row::first(&single.bytes);
+            let before = self.activity.guest_call(self.number, 1);
             let called = match guest.start().map_err(start_failed) {
                 Ok(()) => guest.call_record(input, &row, now),
                 Err(error) => Err(error),
             };
+            self.activity.back_to(before);
             match called {
                 Ok(()) => {
                     let outputs = &mut outcome.outputs;
@@ -262,9 +292,18 @@ impl OperatorNode {
             TimeDomain::ProcessingTime => now.processing_time,
         };
         let Logic::Wasm(guest) = &mut self.logic else { return Ok(false) };
-        if guest.env().state.is_none() {
+        let Some(state) = &guest.env().state else { return Ok(false) };
+        if state.next_timer(domain).is_none_or(|time| time > up_to) {
             return Ok(false);
         }
+        let begun = (Instant::now(), system::thread_cpu_time());
+        let fired = self.fire_due(domain, up_to, now, outcome);
+        self.meter(begun);
+        fired
+    }
+
+    fn fire_due(&mut self, domain: TimeDomain, up_to: i64, now: CallTime, outcome: &mut Outcome) -> Result<bool, TaskError> {
+        let Logic::Wasm(guest) = &mut self.logic else { unreachable!("BUG: only guests have timers") };
         let mut at_once = if guest.takes_batches() { TIMERS_PER_DELIVERY_MAX } else { 1 };
         let mut fired = false;
         loop {
@@ -277,10 +316,12 @@ impl OperatorNode {
             self.metrics.guest_calls.add(1);
             let timers = guest.due_timers(domain, now);
             let due = timers.slots.len();
+            let before = self.activity.guest_call(self.number, due as u32);
             let called = match guest.start().map_err(start_failed) {
                 Ok(()) => guest.call_timers(now, &timers),
                 Err(error) => Err(error),
             };
+            self.activity.back_to(before);
             let bad = match called {
                 Ok(rejected) => {
                     let outputs = &mut outcome.outputs;

@@ -4,15 +4,18 @@
 //! Invariant: acknowledgements of one task go out in the order of its barriers.
 
 use super::Report;
+use super::activity::Activity;
 use crate::checkpoint_store::{CheckpointStore, SegmentDraft};
 use crate::connector::{ConnectorError, PreCommit};
 use crate::fault::{self, Fault};
 use crate::state::FrozenState;
 use crate::state::Segment;
+use std::sync::Arc;
 use std::time::Instant;
 use tidegate_core::checkpoint::{
     CheckpointId, OperatorSnapshot, SegmentRef, SinkSnapshot, SourceSnapshot, TaskId, TaskSnapshot, TaskTiming,
 };
+use tidegate_core::diagnosis::SnapshotStage;
 use tokio::sync::{mpsc, oneshot};
 
 pub struct AsyncPart {
@@ -36,16 +39,18 @@ pub async fn upload(
     store: CheckpointStore,
     mut parts: mpsc::UnboundedReceiver<AsyncPart>,
     reports: mpsc::UnboundedSender<Report>,
+    activity: Arc<Activity>,
 ) {
     // Committables of checkpoints that this task declined: their rows are staged, and the next acknowledgement carries them.
     let mut carried = Vec::new();
     while let Some(part) = parts.recv().await {
         let checkpoint = part.checkpoint;
-        let Some(mut report) = upload_one(task, &store, part, &mut carried).await else { return };
+        let Some(mut report) = upload_one(task, &store, part, &mut carried, &activity).await else { return };
+        activity.snapshot(checkpoint, None);
         if let Report::Acknowledged { snapshot, .. } = &mut report {
             snapshot.sinks.splice(0..0, carried.drain(..));
         }
-        tracing::debug!(%task, checkpoint, "snapshot finished");
+        tracing::debug!(job = store.job(), %task, checkpoint, "snapshot finished");
         if reports.send(report).is_err() {
             return;
         }
@@ -53,7 +58,13 @@ pub async fn upload(
 }
 
 /// `None`: the task died before its state was copied out, and the job knows already.
-async fn upload_one(task: TaskId, store: &CheckpointStore, part: AsyncPart, carried: &mut Vec<SinkSnapshot>) -> Option<Report> {
+async fn upload_one(
+    task: TaskId,
+    store: &CheckpointStore,
+    part: AsyncPart,
+    carried: &mut Vec<SinkSnapshot>,
+    activity: &Activity,
+) -> Option<Report> {
     let AsyncPart { checkpoint, sources, operators, sinks, mut timing } = part;
     let begun = Instant::now();
     let sinks = match pre_commit(sinks).await {
@@ -63,7 +74,9 @@ async fn upload_one(task: TaskId, store: &CheckpointStore, part: AsyncPart, carr
     let mut snapshots = Vec::new();
     let mut declined = None;
     for (operator, task_index, frozen) in operators {
+        activity.snapshot(checkpoint, Some(SnapshotStage::Draining));
         let frozen = frozen.await.ok()?;
+        activity.snapshot(checkpoint, Some(SnapshotStage::Upload));
         match write_segment(store, &operator, task_index, checkpoint, frozen).await {
             Ok(segment) => {
                 timing.bytes += segment.as_ref().map_or(0, |segment| segment.bytes);

@@ -5,6 +5,7 @@
 //! * a barrier is answered exactly once: acknowledged, declined, or the task has failed;
 //! * frozen state is copied out in small pieces between batches, so that no batch waits for a whole snapshot.
 
+use super::activity::{Activity, Alignment, Doing, uptime_ms};
 use super::chain::Chain;
 use super::gate::{Gate, Received};
 use super::snapshot::AsyncPart;
@@ -13,9 +14,10 @@ use super::{Barrier, Control, Element, Report, TaskError};
 use crate::metrics::TaskMetrics;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tidegate_core::barrier::{Aligner, Outcome};
 use tidegate_core::checkpoint::{CheckpointId, TaskId};
+use tidegate_core::diagnosis::SnapshotStage;
 use tidegate_core::watermark::WatermarkMerge;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -37,6 +39,7 @@ pub struct Task {
     pub reports: UnboundedSender<Report>,
     pub uploads: UnboundedSender<AsyncPart>,
     pub metrics: Arc<TaskMetrics>,
+    pub activity: Arc<Activity>,
 }
 
 /// Where a task's elements come from.
@@ -64,6 +67,7 @@ impl Task {
     pub fn run(mut self) {
         let id = self.id;
         let reports = self.reports.clone();
+        let activity = Arc::clone(&self.activity);
         let done = catch_unwind(AssertUnwindSafe(|| {
             let done = self.work();
             if done.is_err() {
@@ -79,6 +83,7 @@ impl Task {
                 Some(TaskError::Restart(format!("task {} panicked: {}", id, what.unwrap_or("no message"))))
             }
         };
+        activity.enter(Doing::Ended);
         if let Some(error) = error {
             let _ = reports.send(Report::Failed { task: id, error });
         }
@@ -90,9 +95,17 @@ impl Task {
         self.report(Report::Running { task: self.id })?;
         let mut next_poll = Some(Instant::now());
         let mut batches = 0u64;
+        let mut resting = false;
         loop {
             let wake = self.wake_at(next_poll);
             let waits = Instant::now();
+            let rest = self.rest();
+            if resting {
+                self.activity.stay(rest)
+            } else {
+                self.activity.enter(rest)
+            }
+            resting = true;
             let received = self.gate.receive(wake);
             let begun = Instant::now();
             self.metrics.idle_us.add((begun - waits).as_micros() as u64);
@@ -100,7 +113,11 @@ impl Task {
             match received {
                 Received::Closed => return Err(TaskError::Closed),
                 Received::Control(control) => self.control(control)?,
-                Received::Element(channel, element) => self.element(channel, element)?,
+                Received::Element(channel, element) => {
+                    resting = false;
+                    self.activity.enter(Doing::Working);
+                    self.element(channel, element)?
+                }
                 Received::Nothing => {}
             }
             if let Head::Source(source) = &mut self.head
@@ -108,7 +125,15 @@ impl Task {
                 && !source.driver.has_ended()
                 && next_poll.is_none_or(|at| at <= begun)
             {
+                let records = self.metrics.records_in.get();
+                let before = self.activity.begin(Doing::Working);
                 let wait = source.driver.advance(&mut self.chain)?;
+                if self.metrics.records_in.get() == records {
+                    // A look that found nothing is part of the wait.
+                    self.activity.back_to(before);
+                } else {
+                    resting = false;
+                }
                 next_poll = begun.checked_add(wait);
                 if source.driver.has_ended() {
                     self.report(Report::SourceEnded { task: self.id })?;
@@ -119,7 +144,9 @@ impl Task {
                 self.chain.sweep();
             }
             if self.chain.is_draining() {
+                let before = self.activity.begin(Doing::Draining);
                 self.chain.drain(if self.gate.is_idle() { DRAIN_ENTRIES_IDLE } else { DRAIN_ENTRIES });
+                self.activity.back_to(before);
             }
             let now = Instant::now();
             if wake.is_some_and(|at| at <= now) {
@@ -148,6 +175,16 @@ impl Task {
         wake
     }
 
+    /// What standing at the gate means.
+    fn rest(&self) -> Doing {
+        match &self.head {
+            Head::Channels(_) => Doing::Waiting,
+            Head::Source(source) if source.stopped => Doing::SourceStopped,
+            Head::Source(source) if source.driver.has_ended() => Doing::SourceEnded,
+            Head::Source(_) => Doing::SourceWaits,
+        }
+    }
+
     fn report(&self, report: Report) -> Result<(), TaskError> {
         // Nobody listens any more: the job is being torn down.
         self.reports.send(report).map_err(|_| TaskError::Closed)
@@ -170,6 +207,7 @@ impl Task {
             }
             (Control::AbortCheckpoint(checkpoint), Head::Channels(head)) => {
                 self.gate.unblock(&head.aligner.aborted(checkpoint));
+                self.activity.align(alignment(&head.aligner));
                 Ok(())
             }
             (Control::AbortCheckpoint(_), Head::Source(_)) => Ok(()),
@@ -235,12 +273,24 @@ impl Task {
             }
         }
         self.gate.unblock(&arrival.released);
+        if let Head::Channels(head) = &self.head {
+            self.activity.align(alignment(&head.aligner));
+        }
         Ok(())
     }
 
     fn hand_over(&mut self, part: AsyncPart) -> Result<(), TaskError> {
+        self.activity.snapshot(part.checkpoint, Some(SnapshotStage::PreCommit));
+        self.metrics.stall(Duration::from_micros(part.timing.sync_us));
         self.uploads.send(part).map_err(|_| TaskError::Closed)
     }
+}
+
+/// For people: whose barrier is missing, and since when.
+fn alignment(aligner: &Aligner) -> Option<Alignment> {
+    let (checkpoint, since_us, missing) = aligner.waits_for()?;
+    let waited_ms = monotonic_us().saturating_sub(since_us) / 1000;
+    Some(Alignment { checkpoint, since_ms: uptime_ms().saturating_sub(waited_ms), missing })
 }
 
 fn monotonic_us() -> u64 {

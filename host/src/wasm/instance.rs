@@ -231,6 +231,8 @@ pub struct WasmOperator {
     env: Option<Box<OperatorEnv>>,
     /// Calls so far: part of the seed of the guest's random numbers.
     calls: u64,
+    /// The most linear memory that any instance had after a call.
+    memory_peak: usize,
     /// Rows and slots of the call, moved in and out so that their memory is used again.
     slots: Vec<u32>,
 }
@@ -244,7 +246,7 @@ pub struct RejectedRow {
 
 impl WasmOperator {
     pub fn new(module: LoadedModule, env: OperatorEnv) -> Self {
-        Self { module, live: None, env: Some(Box::new(env)), calls: 0, slots: Vec::new() }
+        Self { module, live: None, env: Some(Box::new(env)), calls: 0, memory_peak: 0, slots: Vec::new() }
     }
 
     pub fn env(&mut self) -> &mut OperatorEnv {
@@ -253,6 +255,15 @@ impl WasmOperator {
 
     pub fn takes_batches(&self) -> bool {
         self.module.takes_batches()
+    }
+
+    /// Linear memory of the instance; 0 where there is none.
+    pub fn memory_bytes(&self) -> usize {
+        self.live.as_ref().map_or(0, |live| live.store.data().memory.used)
+    }
+
+    pub fn memory_peak_bytes(&self) -> usize {
+        self.memory_peak
     }
 
     /// Makes sure that there is a started instance: the guest may fail to start for reasons of its own.
@@ -320,6 +331,7 @@ impl WasmOperator {
         live.store.set_epoch_deadline(WasmEngine::deadline_ticks(meta.limits.call_deadline_ms));
         let answer = call(&live.guest, &mut live.store);
         wasi::finish_call(live.store.data_mut());
+        self.memory_peak = self.memory_peak.max(live.store.data().memory.used);
         self.env = live.store.data_mut().env.take();
         match answer {
             Ok(answer) => {

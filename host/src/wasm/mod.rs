@@ -13,6 +13,7 @@ mod handle;
 mod imports;
 pub mod inspect;
 pub mod instance;
+pub mod self_test;
 pub mod wasi;
 
 use engine::WasmEngine;

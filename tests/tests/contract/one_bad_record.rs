@@ -20,6 +20,8 @@ fn node(package: &str, case: &str, on_error: OnError) -> OperatorNode {
         restore: Vec::new(),
         metrics: Arc::new(TaskMetrics::default()),
         watermark: 0,
+        activity: Arc::default(),
+        number: 0,
     }
 }
 

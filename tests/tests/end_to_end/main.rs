@@ -5,5 +5,7 @@ mod api;
 mod command_line;
 mod flights;
 mod lifecycle;
+mod operations;
 mod rescale;
+mod why;
 mod words;

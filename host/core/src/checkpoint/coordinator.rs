@@ -24,9 +24,10 @@ use super::chains::{Chains, MergeOrder};
 use super::completed::{CompletedCheckpoint, Retention};
 use super::pending::{Pending, Phase, SavepointRequest};
 use super::{
-    Action, CheckpointId, CheckpointKind, CheckpointReport, CheckpointStatus, Event, MANIFEST_FORMAT, Manifest, ManifestPointer,
-    OperatorManifest, StopMode, TaskId, TaskSnapshot,
+    Action, CheckpointId, CheckpointKind, CheckpointProgress, CheckpointReport, CheckpointStatus, Event, MANIFEST_FORMAT,
+    Manifest, ManifestPointer, OperatorManifest, StopMode, Suspended, TaskId, TaskSnapshot,
 };
+use crate::diagnosis::CheckpointPhase;
 use crate::job_graph::spec::CheckpointSpec;
 use crate::limits::{CHECKPOINTS_UNDECIDED_MAX, SAVEPOINT_REQUESTS_MAX};
 use crate::two_phase_commit::Ledger;
@@ -93,6 +94,10 @@ enum Course {
         request: u64,
         checkpoint: CheckpointId,
     },
+    /// With its host, after this checkpoint.
+    Suspending {
+        checkpoint: CheckpointId,
+    },
     /// All input is read.
     Finishing,
     Over,
@@ -111,6 +116,8 @@ pub struct Coordinator {
     pending: BTreeMap<CheckpointId, Pending>,
     /// Decided, oldest first.
     uncommitted: VecDeque<CheckpointId>,
+    /// What is known of them, for people.
+    decided: BTreeMap<CheckpointId, CheckpointProgress>,
     /// The oldest of `uncommitted` is with the sinks.
     committing: bool,
     retention: Retention,
@@ -168,6 +175,7 @@ impl Coordinator {
             ledger: Ledger::new(),
             pending: BTreeMap::new(),
             uncommitted: VecDeque::new(),
+            decided: BTreeMap::new(),
             committing: false,
             retention: Retention::new(spec.retained, retained),
             copies: BTreeMap::new(),
@@ -202,6 +210,7 @@ impl Coordinator {
         match event {
             Event::Tick => {}
             Event::SavepointRequested { request, stop } => self.on_savepoint_requested(request, stop, &mut orders),
+            Event::SuspendRequested => self.on_suspend_requested(&mut orders),
             Event::AllSourcesEnded => {
                 // A stop with savepoint that is under way wins: the sources ended because they were told to.
                 if self.course == Course::Running {
@@ -279,6 +288,23 @@ impl Coordinator {
         pending.map(|pending| pending.report(CheckpointStatus::Pending, now_ms, self.tasks.len(), None)).collect()
     }
 
+    /// Where the checkpoints under way stand, oldest first: until their output is visible.
+    pub fn progress(&self) -> Vec<CheckpointProgress> {
+        let pending = self.pending.values().map(|pending| CheckpointProgress {
+            checkpoint: pending.checkpoint,
+            kind: pending.kind,
+            triggered_ms: pending.triggered_ms,
+            phase: match pending.phase {
+                Phase::Collecting => CheckpointPhase::Tasks,
+                Phase::WritingManifest { .. } => CheckpointPhase::Manifest,
+                Phase::Deciding { .. } => CheckpointPhase::Decision,
+            },
+            phase_since_ms: pending.phase_since_ms,
+            missing: self.tasks.keys().copied().filter(|task| !pending.has_acknowledged(*task)).collect(),
+        });
+        self.decided.values().cloned().chain(pending).collect()
+    }
+
     /// The job was told to stop, to finish or to fail: nothing is ordered any more.
     pub fn is_over(&self) -> bool {
         self.course == Course::Over
@@ -290,6 +316,7 @@ impl Coordinator {
             Course::Finishing if self.final_decided || self.pending.values().any(|p| p.kind == CheckpointKind::Final) => {
                 Some(format!("the job {} has read all its input and is finishing", self.job))
             }
+            Course::Suspending { .. } => Some(format!("the host of the job {} goes down", self.job)),
             _ if self.requests.len() >= SAVEPOINT_REQUESTS_MAX => {
                 Some(format!("{SAVEPOINT_REQUESTS_MAX} savepoint requests are waiting (SAVEPOINT_REQUESTS_MAX)"))
             }
@@ -298,6 +325,21 @@ impl Coordinator {
         match refusal {
             Some(reason) => orders.push(Action::SavepointFailed { request, reason }),
             None => self.requests.push_back(SavepointRequest { request, stop }),
+        }
+    }
+
+    /// A stop or an end that is under way brings a last checkpoint of its own.
+    fn on_suspend_requested(&mut self, orders: &mut Vec<Action>) {
+        if self.course != Course::Running {
+            return;
+        }
+        self.trigger_with(CheckpointKind::Checkpoint, None, Some(StopMode { drain: false }), orders);
+        if self.is_over() {
+            return;
+        }
+        self.course = Course::Suspending { checkpoint: self.next_checkpoint - 1 };
+        for SavepointRequest { request, .. } in std::mem::take(&mut self.requests) {
+            orders.push(Action::SavepointFailed { request, reason: format!("the host of the job {} goes down", self.job) });
         }
     }
 
@@ -361,6 +403,7 @@ impl Coordinator {
         match std::mem::replace(&mut pending.phase, Phase::Collecting) {
             Phase::WritingManifest { manifest } => {
                 pending.phase = Phase::Deciding { manifest, pointer: pointer.clone() };
+                pending.phase_since_ms = self.now_ms;
                 orders.push(Action::WriteDecision { checkpoint, pointer });
             }
             phase => panic!("BUG: a manifest of checkpoint {checkpoint} came in phase {phase:?}"),
@@ -372,12 +415,21 @@ impl Coordinator {
         assert_eq!(oldest, Some(checkpoint), "BUG: checkpoint {checkpoint} was decided out of order");
         let pending = self.pending.remove(&checkpoint).expect("BUG: the oldest was just there");
         self.finish(&pending, CheckpointStatus::Completed, None, orders);
-        let Pending { kind, savepoint, phase: Phase::Deciding { manifest, pointer }, .. } = pending else {
+        let Pending { kind, savepoint, triggered_ms, phase: Phase::Deciding { manifest, pointer }, .. } = pending else {
             panic!("BUG: checkpoint {checkpoint} was decided before that was asked for");
         };
         let segments: BTreeSet<_> = manifest.segments().map(|segment| segment.path.clone()).collect();
         self.retention.push(CompletedCheckpoint::decided(pointer, segments.clone()));
         self.uncommitted.push_back(checkpoint);
+        let progress = CheckpointProgress {
+            checkpoint,
+            kind,
+            triggered_ms,
+            phase: CheckpointPhase::SinkCommit,
+            phase_since_ms: self.now_ms,
+            missing: Vec::new(),
+        };
+        self.decided.insert(checkpoint, progress);
         self.ids_end = self.ids_end.max(checkpoint.saturating_add(1 + CHECKPOINTS_UNDECIDED_MAX));
         self.failures = 0;
         self.merges_due = true;
@@ -399,6 +451,7 @@ impl Coordinator {
         );
         self.committing = false;
         self.uncommitted.pop_front();
+        self.decided.remove(&checkpoint);
         self.ledger.confirmed(checkpoint);
         if let Some((request, manifest)) = self.to_store.remove(&checkpoint) {
             orders.push(Action::StoreSavepoint { request, checkpoint, manifest });
@@ -482,6 +535,7 @@ impl Coordinator {
         });
         let pending = self.pending.get_mut(&checkpoint).expect("BUG: a checkpoint just seen");
         pending.phase = Phase::WritingManifest { manifest: manifest.clone() };
+        pending.phase_since_ms = self.now_ms;
         orders.push(Action::WriteManifest { checkpoint, manifest });
     }
 
@@ -504,16 +558,20 @@ impl Coordinator {
                 orders.push(Action::StopJob { request });
                 self.course = Course::Over;
             }
+            Course::Suspending { checkpoint } if !self.pending.contains_key(&checkpoint) => {
+                orders.push(Action::SuspendJob { last: Suspended::At(checkpoint) });
+                self.course = Course::Over;
+            }
             Course::Finishing if self.final_decided => {
                 orders.push(Action::FinishJob);
                 self.course = Course::Over;
             }
-            Course::Running | Course::Stopping { .. } | Course::Finishing | Course::Over => {}
+            Course::Running | Course::Stopping { .. } | Course::Suspending { .. } | Course::Finishing | Course::Over => {}
         }
     }
 
     fn trigger_where_due(&mut self, orders: &mut Vec<Action>) {
-        if matches!(self.course, Course::Stopping { .. } | Course::Over) || self.final_decided {
+        if matches!(self.course, Course::Stopping { .. } | Course::Suspending { .. } | Course::Over) || self.final_decided {
             return;
         }
         let is_free = self.pending.values().all(|pending| pending.savepoint.is_none() && pending.kind != CheckpointKind::Final);
@@ -529,6 +587,16 @@ impl Coordinator {
     }
 
     fn trigger(&mut self, kind: CheckpointKind, savepoint: Option<SavepointRequest>, orders: &mut Vec<Action>) {
+        self.trigger_with(kind, savepoint, savepoint.and_then(|savepoint| savepoint.stop), orders);
+    }
+
+    fn trigger_with(
+        &mut self,
+        kind: CheckpointKind,
+        savepoint: Option<SavepointRequest>,
+        stop: Option<StopMode>,
+        orders: &mut Vec<Action>,
+    ) {
         let checkpoint = self.next_checkpoint;
         if checkpoint >= self.ids_end {
             if let Some(SavepointRequest { request, .. }) = savepoint {
@@ -544,7 +612,7 @@ impl Coordinator {
         let mut pending = Pending::new(checkpoint, kind, missing.is_some() && missing > covered, self.now_ms);
         pending.savepoint = savepoint;
         pending.end_of_input = self.course == Course::Finishing;
-        let (full, stop) = (pending.full, savepoint.and_then(|savepoint| savepoint.stop));
+        let full = pending.full;
         self.pending.insert(checkpoint, pending);
         orders.push(Action::Trigger { checkpoint, kind, full, stop });
         if let Some(SavepointRequest { request, stop: Some(_) }) = savepoint {
@@ -566,6 +634,12 @@ impl Coordinator {
         orders.push(Action::AbortCheckpoint { checkpoint, reason: reason.clone() });
         self.finish(&pending, CheckpointStatus::Aborted, Some(reason.clone()), orders);
         self.next_final_ms = self.now_ms.saturating_add(self.spec.interval_ms.unwrap_or(FINAL_RETRY_MS));
+        if self.course == (Course::Suspending { checkpoint }) {
+            // The sources have stopped, and the host goes down: there is nothing to try again.
+            self.course = Course::Over;
+            orders.push(Action::SuspendJob { last: Suspended::Without { reason } });
+            return;
+        }
         match pending.savepoint {
             Some(SavepointRequest { request, stop }) => {
                 orders.push(Action::SavepointFailed { request, reason: reason.clone() });

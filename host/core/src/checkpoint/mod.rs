@@ -13,6 +13,7 @@
 //! * a segment that a retained manifest or a live chain names is never deleted;
 //! * what lies under [`SAVEPOINTS`] belongs to the user: the host never deletes it.
 
+use crate::diagnosis::CheckpointPhase;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -187,6 +188,8 @@ pub enum Event {
         request: u64,
         stop: Option<StopMode>,
     },
+    /// The host goes down: one more checkpoint, and sources stop at its barrier, so that the next start has nothing to do again.
+    SuspendRequested,
     /// Every source task has read its last record.
     AllSourcesEnded,
     TaskAcknowledged {
@@ -318,6 +321,10 @@ pub enum Action {
     StopJob {
         request: u64,
     },
+    /// The job goes down with its host, and comes back with the next one.
+    SuspendJob {
+        last: Suspended,
+    },
     /// The final checkpoint is committed.
     FinishJob,
     /// Restart from the last completed checkpoint, or fail for good where `fatal`.
@@ -325,6 +332,27 @@ pub enum Action {
         reason: String,
         fatal: bool,
     },
+}
+
+/// What came of the last checkpoint before the host goes down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Suspended {
+    /// It is committed: nothing was read after its barrier.
+    At(CheckpointId),
+    /// It was aborted: the next start goes on from the one before.
+    Without { reason: String },
+}
+
+/// Where a checkpoint stands that is under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckpointProgress {
+    pub checkpoint: CheckpointId,
+    pub kind: CheckpointKind,
+    pub triggered_ms: u64,
+    pub phase: CheckpointPhase,
+    pub phase_since_ms: u64,
+    /// Tasks that have not acknowledged it.
+    pub missing: Vec<TaskId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -34,6 +34,7 @@ pub(super) struct Pending {
     pub(super) full: bool,
     pub(super) savepoint: Option<SavepointRequest>,
     pub(super) triggered_ms: u64,
+    pub(super) phase_since_ms: u64,
     /// All sources had ended when it was triggered.
     pub(super) end_of_input: bool,
     pub(super) phase: Phase,
@@ -49,6 +50,7 @@ impl Pending {
             full,
             savepoint: None,
             triggered_ms: now_ms,
+            phase_since_ms: now_ms,
             end_of_input: false,
             phase: Phase::Collecting,
             acknowledged: BTreeMap::new(),

@@ -221,7 +221,7 @@ impl World {
             }
             Action::Delete { paths } => self.delete(paths),
             Action::TrimLog { .. } | Action::Report(_) => {}
-            Action::StopJob { .. } => self.end(false),
+            Action::StopJob { .. } | Action::SuspendJob { .. } => self.end(false),
             Action::FinishJob => self.end(true),
             Action::FailJob { fatal, .. } => {
                 assert!(!fatal);

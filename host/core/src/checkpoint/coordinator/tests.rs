@@ -110,6 +110,10 @@ impl Rig {
                 return None;
             }
             Action::StopJob { request } => format!("stop job #{request}"),
+            Action::SuspendJob { last } => match last {
+                Suspended::At(checkpoint) => format!("suspend job at {checkpoint}"),
+                Suspended::Without { .. } => "suspend job without a checkpoint".into(),
+            },
             Action::FinishJob => "finish job".into(),
             Action::FailJob { reason, fatal } => format!("fail job{}: {reason}", if fatal { " for good" } else { "" }),
         })
@@ -632,4 +636,41 @@ fn a_decision_out_of_order_is_a_bug() {
     rig.at(1000);
     rig.at(2000);
     rig.decided(2);
+}
+
+#[test]
+fn a_job_that_is_suspended_ends_when_its_last_checkpoint_is_committed_and_starts_no_other() {
+    let mut rig = Rig::new(spec());
+    assert_eq!(rig.tell(Event::SuspendRequested), ["trigger 1 Checkpoint stop"]);
+    assert_eq!(rig.tell(Event::SuspendRequested), Vec::<String>::new());
+    assert_eq!(rig.tell(Event::SavepointRequested { request: 9, stop: None }), ["failed #9"]);
+    assert_eq!(rig.at(1500), Vec::<String>::new(), "the interval is over, and nothing is triggered");
+    rig.ack(1, A, source_part(1));
+    assert_eq!(rig.coordinator.progress()[0].missing, [B]);
+    assert_eq!(rig.ack(1, B, part(1, delta(1))), ["manifest 1"]);
+    assert_eq!(rig.coordinator.progress()[0].phase, CheckpointPhase::Manifest);
+    assert_eq!(rig.tell(Event::ManifestWritten { checkpoint: 1, pointer: pointer(1) }), ["decide 1"]);
+    rig.tell(Event::Decided { checkpoint: 1 });
+    let progress = &rig.coordinator.progress()[0];
+    assert_eq!((progress.phase, progress.phase_since_ms, progress.triggered_ms), (CheckpointPhase::SinkCommit, 1500, 0));
+    assert_eq!(rig.tell(Event::SinksCommitted { checkpoint: 1 }).last().map(String::as_str), Some("suspend job at 1"));
+    assert!(rig.coordinator.is_over() && rig.coordinator.progress().is_empty());
+}
+
+#[test]
+fn a_last_checkpoint_that_is_aborted_ends_the_job_without_it() {
+    let mut rig = Rig::new(spec());
+    rig.tell(Event::SuspendRequested);
+    let declined = Event::TaskDeclined { checkpoint: 1, task: B, reason: "the disk is full".into() };
+    assert_eq!(rig.tell(declined), ["abort 1", "suspend job without a checkpoint"]);
+}
+
+#[test]
+fn a_job_that_is_ending_anyway_is_not_suspended_on_top() {
+    let mut rig = Rig::new(spec());
+    rig.tell(Event::AllSourcesEnded);
+    assert_eq!(rig.tell(Event::SuspendRequested), Vec::<String>::new());
+    let mut rig = Rig::new(spec());
+    rig.tell(Event::SavepointRequested { request: 1, stop: Some(StopMode { drain: false }) });
+    assert_eq!(rig.tell(Event::SuspendRequested), Vec::<String>::new());
 }
