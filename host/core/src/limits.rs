@@ -142,6 +142,9 @@ pub const BATCH_BYTES: RangeInclusive<usize> = KIB..=16 * MIB;
 /// 0: every read of the source is shipped at once.
 pub const BATCH_LINGER_MS: RangeInclusive<u64> = 0..=60_000;
 
+/// Bad records are counted in tenths of this. A second is the least that says something, beyond a day a storm fills the disk first.
+pub const ERRORS_PER_MS: RangeInclusive<u64> = 1000..=DAY_MS;
+
 /// A state value of a declared size: its cells lie side by side in pages of 64, which are copied whole after a barrier.
 pub const VALUE_SIZE_BYTES: RangeInclusive<u32> = 1..=64 << 10;
 /// The text of a value's type, so that parsing it is bounded.

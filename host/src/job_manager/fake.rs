@@ -50,6 +50,7 @@ impl JobRuntime for FakeRuntime {
             parallelism: 1,
             watermark: None,
             on_error: Default::default(),
+            errors: Default::default(),
             options: Default::default(),
         });
         for operator in source["operator"].as_array().into_iter().flatten() {
@@ -60,6 +61,7 @@ impl JobRuntime for FakeRuntime {
                 key: None,
                 parallelism: 1,
                 on_error: Default::default(),
+                errors: Default::default(),
                 limits: Default::default(),
                 config: vec![],
             });
