@@ -10,6 +10,7 @@ pub mod key_group;
 pub mod limits;
 pub mod problem;
 pub mod recovery;
+pub mod replay;
 pub mod restart;
 pub mod row;
 pub mod state_schema;

@@ -6,6 +6,7 @@
 //! * what comes from elsewhere is never written to a terminal with its control characters.
 
 mod client;
+mod dead_letter;
 mod error;
 mod job;
 mod job_file;
@@ -63,6 +64,9 @@ enum Command {
     /// Jobs on the server.
     #[command(subcommand)]
     Job(job::JobCommand),
+    /// Records that a job could not process.
+    #[command(subcommand)]
+    DeadLetter(dead_letter::DeadLetterCommand),
     /// Snapshots of a job's state that stay until you delete them.
     #[command(subcommand)]
     Savepoint(savepoint::SavepointCommand),
@@ -101,6 +105,7 @@ fn execute(cli: Cli, wiring: &dyn Wiring, terminal: &mut Terminal) -> Result<u8,
         Command::Run(args) => return run::run(args, wiring, terminal),
         Command::Module(command) => module::execute(command, &client()?, terminal)?,
         Command::Job(command) => job::execute(command, &client()?, terminal)?,
+        Command::DeadLetter(command) => dead_letter::execute(command, &client()?, terminal)?,
         Command::Savepoint(command) => savepoint::execute(command, &client()?, terminal)?,
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -224,6 +224,7 @@ impl<'a> Drive<'a> {
     fn command(&mut self, command: Command) {
         match command {
             Command::Cancel => self.end = Some(End::Cancelled),
+            Command::Replay(known) => broadcast(&self.attempt.gates, Control::Replay(known)),
             Command::Savepoint { stop, reply } if self.is_running() => self.savepoint(Asked { stop, reply }),
             Command::Savepoint { stop, reply } => self.early.push(Asked { stop, reply }),
         }

@@ -239,6 +239,11 @@ impl RunningJob for JobRun {
         })
     }
 
+    fn replay(&self, known: u64) {
+        // A run that has ended reads the log when it starts again.
+        let _ = self.commands.send(Command::Replay(known));
+    }
+
     fn cancel(&self) {
         // A run that has ended has nothing to cancel.
         let _ = self.commands.send(Command::Cancel);

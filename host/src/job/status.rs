@@ -83,6 +83,11 @@ impl JobShared {
         inner.tasks.clear();
     }
 
+    /// The one that is under way, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.inner().attempt
+    }
+
     pub fn tasks(&self, tasks: Vec<TaskView>) {
         self.inner().tasks = tasks;
     }

@@ -83,6 +83,8 @@ impl Supervisor {
                 () = tokio::time::sleep_until(due) => return true,
                 command = self.commands.recv() => match command {
                     None | Some(Command::Cancel) => return false,
+                    // The next attempt looks at the log.
+                    Some(Command::Replay(_)) => {}
                     Some(Command::Savepoint { reply, .. }) => {
                         let _ = reply.send(Err("the job is between two attempts: try again when it runs".to_owned()));
                     }
@@ -93,7 +95,7 @@ impl Supervisor {
 
     async fn attempt(&mut self, clock: Clock, strategy: &mut RestartStrategy) -> Result<End, restore::Failed> {
         let mut restored = restore::restore(&self.plan, &self.folder, &self.store, &self.start, clock).await?;
-        if restored.is_finished() {
+        if restored.is_finished() && !restored.has_replays(&self.plan) {
             return Ok(End::Finished);
         }
         fault::point(Fault::SinksRecoveredTasksNot);
@@ -106,6 +108,8 @@ impl Supervisor {
             dead_letters: dead_letters::sink(&self.plan, &self.folder),
             segments: std::mem::take(&mut restored.segments),
             last_checkpoint: restored.next_checkpoint - 1,
+            attempt: self.shared.attempt(),
+            replays: Arc::clone(&restored.replays),
         };
         let mut attempt = builder.build()?;
         self.shared.tasks(attempt.views.clone());

@@ -7,6 +7,7 @@ mod failures;
 mod lifecycle;
 mod limits;
 mod one_bad_record;
+mod poison;
 mod output;
 mod records;
 mod sdk;
