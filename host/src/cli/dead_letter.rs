@@ -3,7 +3,7 @@
 use super::client::{Client, segment};
 use super::error::CliError;
 use super::job::{self, job_path};
-use super::terminal::{Terminal, event_time, time};
+use super::terminal::{Terminal, event_time, printable, time};
 use crate::api::{DeadLetter, DeadLetterPage, ReplayRequest, ReplayView};
 use clap::{Args, Subcommand};
 use serde_json::Value;
@@ -119,7 +119,7 @@ pub fn list(args: &ListArgs, client: &Client, terminal: &mut Terminal) -> Result
 }
 
 fn show(letter: &DeadLetter, terminal: &mut Terminal) {
-    let mut line = |name: &str, value: String| terminal.line(format!("{name:<12} {value}"));
+    let mut line = |name: &str, value: String| terminal.line(printable(&format!("{name:<12} {value}")));
     line("letter", letter.id.clone());
     if let Some(state) = &letter.state {
         line("state", state.to_string().trim_start_matches("is ").to_owned());
@@ -163,7 +163,7 @@ fn choose(args: ChooseArgs, verb: &str, client: &Client, terminal: &mut Terminal
         None => terminal.line(format!("{would}{verb}: {} letters", view.letters)),
     }
     for id in view.ids.iter().filter(|_| view.dry_run) {
-        terminal.line(format!("  {id}"));
+        terminal.line(printable(&format!("  {id}")));
     }
     for (state, letters) in &view.left_out {
         terminal.note(format!("left out: {letters} {state}"));

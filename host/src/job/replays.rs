@@ -162,15 +162,14 @@ fn choose(
     let mut bytes = 0;
     let read = |e: std::io::Error| JobError::new(format!("read the dead letters of {}", job.name), e);
     // The group and the letter, or why it can't be replayed.
-    let fit = |letter: DeadLetter| -> Result<(u32, DeadLetter), (LetterStateName, String, DeadLetter)> {
+    let fit = |letter: DeadLetter| -> Result<(u32, DeadLetter), (LetterStateName, String)> {
         let state = states.of(&letter.id);
         if !state.state.is_open() && !(request.force && state.state != LetterStateName::Rewound) {
-            let told = state.to_string();
-            return Err((state.state, told, letter));
+            return Err((state.state, state.to_string()));
         }
         match kind {
             EntryKind::Discard => Ok((0, letter)),
-            _ => placed(job, letter).map_err(|(why, letter)| (LetterStateName::Open, why, letter)),
+            _ => placed(job, letter).map_err(|why| (LetterStateName::Open, why)),
         }
     };
     if !request.ids.is_empty() {
@@ -192,7 +191,7 @@ fn choose(
                     }
                     chosen.push(fits);
                 }
-                Err((state, why, _)) => {
+                Err((state, why)) => {
                     let remedy = match state {
                         LetterStateName::Open => "correct the record where it comes from, or discard the letter",
                         LetterStateName::Rewound => "wait: the record itself is read again",
@@ -217,8 +216,8 @@ fn choose(
                         chosen.push(fits);
                     }
                 }
-                Err((LetterStateName::Open, ..)) => *view.left_out.entry("not-replayable".into()).or_default() += 1,
-                Err((state, ..)) => *view.left_out.entry(state.name().into()).or_default() += 1,
+                Err((LetterStateName::Open, _)) => *view.left_out.entry("not-replayable".into()).or_default() += 1,
+                Err((state, _)) => *view.left_out.entry(state.name().into()).or_default() += 1,
             }
             !view.more
         })
@@ -228,23 +227,22 @@ fn choose(
 }
 
 /// Where a letter goes: the key group decides about the task. A key that was not found is looked for again, as the job is now.
-fn placed(job: &StoredJob, mut letter: DeadLetter) -> Result<(u32, DeadLetter), (String, DeadLetter)> {
+fn placed(job: &StoredJob, mut letter: DeadLetter) -> Result<(u32, DeadLetter), String> {
     if letter.kind == DeadLetterKind::Decode {
-        let why = "was refused by the source, which reads its own input only".to_owned();
-        return Err((why, letter));
+        return Err("was refused by the source, which reads its own input only".to_owned());
     }
     let Some(operator) = job.spec.operators.iter().find(|operator| operator.name == letter.operator) else {
-        return Err((format!("is of operator {}, which the job has no longer", letter.operator), letter));
+        return Err(format!("is of operator {}, which the job has no longer", letter.operator));
     };
     if letter.call.input as usize >= operator.inputs.len() {
-        return Err((format!("came by input {} of operator {}, which it has no longer", letter.call.input, operator.name), letter));
+        return Err(format!("came by input {} of operator {}, which it has no longer", letter.call.input, operator.name));
     }
     if letter.kind == DeadLetterKind::Key
         && let Some(KeySpec::Json(fields)) = &operator.key
     {
         let mut key = Vec::new();
         if let Err(error) = read_key(letter.value.as_deref(), &pointers(fields), &mut key) {
-            return Err((format!("still has no key: {error}"), letter));
+            return Err(format!("still has no key: {error}"));
         }
         letter.key = key;
     }

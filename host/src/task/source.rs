@@ -46,6 +46,7 @@ pub struct SourceDriver {
 }
 
 impl SourceDriver {
+    #[allow(clippy::too_many_arguments)]
     pub fn new(
         name: String,
         mut reader: Box<dyn SourceReader>,
