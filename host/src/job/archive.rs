@@ -113,9 +113,12 @@ impl JobArchive for SharedRuntime {
                 dead_letter::list(&folder, &asked)
             });
             let page = read.await.map_err(|e| JobError::new(&attempted, e))?.map_err(|e| JobError::new(&attempted, e))?;
-            let states = self.letter_states(job).await?;
+            // Letters can be read whatever became of the checkpoints.
+            let states = self.letter_states(job).await;
+            let states = states.inspect_err(|error| tracing::warn!(job = %job.name, %error, "dead letters are shown without state"));
+            let state = |id: &str| states.as_ref().ok().map(|states| states.of(id));
             Ok(DeadLetterPage {
-                dead_letters: page.letters.iter().map(|letter| shown(letter, states.of(&letter.id))).collect(),
+                dead_letters: page.letters.iter().map(|letter| shown(letter, state(&letter.id))).collect(),
                 next: page.next,
                 unreadable: page.unreadable,
             })
@@ -135,7 +138,7 @@ impl JobArchive for SharedRuntime {
             let letter = read.await.map_err(|e| JobError::new(&attempted, e))?.map_err(|e| JobError::new(&attempted, e))?;
             let Some(letter) = letter else { return Ok(None) };
             let state = self.letter_states(job).await?.of(id);
-            Ok(Some((shown(&letter, state), letter.value)))
+            Ok(Some((shown(&letter, Some(state)), letter.value)))
         })
     }
 
@@ -151,8 +154,8 @@ impl JobArchive for SharedRuntime {
 }
 
 /// The API shows a letter in the form of its file, and what became of it.
-fn shown(letter: &dead_letter::DeadLetter, state: LetterState) -> DeadLetter {
+fn shown(letter: &dead_letter::DeadLetter, state: Option<LetterState>) -> DeadLetter {
     let shown: DeadLetter =
         serde_json::from_slice(&letter.to_line()).expect("BUG: the API and the files disagree about dead letters");
-    DeadLetter { state: Some(state), ..shown }
+    DeadLetter { state, ..shown }
 }
