@@ -364,9 +364,110 @@ pub struct DeadLetter {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record: Option<u64>,
     pub processing_time_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<LetterState>,
     /// Key, value, headers and what else the line in the file has; bytes that are not UTF-8 under `..._base64`.
     #[serde(flatten)]
     pub row: serde_json::Map<String, Value>,
+}
+
+/// What became of a dead letter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LetterState {
+    pub state: LetterStateName,
+    /// The request that replays or discards it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<u64>,
+    /// Of those that are still known, the first completed checkpoint that has the replay in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LetterStateName {
+    /// Nobody has done anything about it.
+    Open,
+    /// Asked to be replayed; no completed checkpoint has it yet.
+    Pending,
+    Replayed,
+    Discarded,
+    /// The job was started from before it: its record is read again.
+    Rewound,
+}
+
+impl LetterStateName {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Pending => "pending",
+            Self::Replayed => "replayed",
+            Self::Discarded => "discarded",
+            Self::Rewound => "rewound",
+        }
+    }
+
+    pub fn is_open(self) -> bool {
+        self == Self::Open
+    }
+}
+
+impl std::fmt::Display for LetterState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "is {}", self.state.name())?;
+        if let Some(request) = self.request {
+            write!(f, " by request {request}")?;
+        }
+        match self.checkpoint {
+            Some(checkpoint) => write!(f, " with checkpoint {checkpoint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Which letters go back into the job, or are done with: `ids`, or all that are open and fit.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplayRequest {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ids: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<String>,
+    /// By the processing time of the call that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before_ms: Option<u64>,
+    #[serde(default)]
+    pub all: bool,
+    /// Also letters that were replayed or discarded before.
+    #[serde(default)]
+    pub force: bool,
+    /// Only say which they would be.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayView {
+    /// Number of the request, as letters name it; absent where nothing was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<u64>,
+    pub letters: u64,
+    /// The first of them.
+    #[serde(default)]
+    pub ids: Vec<String>,
+    /// Letters that fit the filter and are not among them, by state.
+    #[serde(default)]
+    pub left_out: BTreeMap<String, u64>,
+    /// There are more than one request takes: ask again.
+    #[serde(default)]
+    pub more: bool,
+    #[serde(default)]
+    pub dry_run: bool,
+    /// The job does not run; it reads them when it is started.
+    #[serde(default)]
+    pub waits_for_start: bool,
 }
 
 /// Newest first.

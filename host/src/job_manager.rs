@@ -29,12 +29,12 @@ pub use crate::api::{CheckpointReport, JobState, JobStatus, SavepointInfo, Start
 pub use crate::job_store::{StartIntent, StoredJob};
 pub use error::ManagerError;
 pub use operation::Waiter;
-pub use runtime::{CheckedJob, JobArchive, JobError, JobRuntime, RunningJob};
+pub use runtime::{CheckedJob, JobArchive, JobError, JobRuntime, ReplayError, RunningJob};
 pub use tidegate_core::checkpoint::StopMode;
 
 use crate::api::{
-    DeadLetterPage, DeadLetterQuery, DesiredState, GraphEdge, GraphNode, JobGraph, JobView, JobWhy, ModuleView, NodeKind,
-    OperationView, RunFacts, now_ms,
+    DeadLetter, DeadLetterPage, DeadLetterQuery, DesiredState, GraphEdge, GraphNode, JobGraph, JobView, JobWhy, ModuleView,
+    NodeKind, OperationView, ReplayRequest, ReplayView, RunFacts, now_ms,
 };
 use crate::job_store::{JobStore, Unreadable};
 use crate::metrics::Metrics;
@@ -362,6 +362,38 @@ impl JobManager {
     pub async fn dead_letters(&self, name: &str, query: DeadLetterQuery) -> Result<DeadLetterPage, ManagerError> {
         let stored = self.find(name)?.stored();
         Ok(self.inner.parts.archive.dead_letters(&stored, query).await?)
+    }
+
+    pub async fn dead_letter(&self, name: &str, id: &str) -> Result<(DeadLetter, Option<Vec<u8>>), ManagerError> {
+        let stored = self.find(name)?.stored();
+        let found = self.inner.parts.archive.dead_letter(&stored, id).await?;
+        found.ok_or_else(|| ManagerError::NotFound { what: "dead letter", name: id.chars().take(80).collect() })
+    }
+
+    /// Dead letters go back into the job, or (`discard`) are done with. Durable when it answers; a job that does not run reads them when
+    /// it starts.
+    pub async fn replay(&self, name: &str, request: ReplayRequest, discard: bool) -> Result<ReplayView, ManagerError> {
+        self.refuse_when_shutting_down()?;
+        let (this, job) = (self.clone(), self.find(name)?);
+        detached("replay dead letters", async move {
+            // A job that is being deleted, or replaced, has nothing to replay into.
+            let _transition = job.transition.lock().await;
+            let stored = job.stored();
+            let attempted = format!("{} dead letters of {}", if discard { "discard" } else { "replay" }, stored.name);
+            let (mut view, known) = match this.inner.parts.archive.replay(&stored, request, discard).await {
+                Ok(done) => done,
+                Err(ReplayError::NoLetter(id)) => return Err(ManagerError::NotFound { what: "dead letter", name: id }),
+                Err(ReplayError::Refused { cause, remedy }) => return Err(ManagerError::Conflict { attempted, cause, remedy }),
+                Err(ReplayError::Job(error)) => return Err(error.into()),
+            };
+            match job.active() {
+                Some(run) if view.request.is_some() => run.handle.replay(known),
+                Some(_) => {}
+                None => view.waits_for_start = view.request.is_some() && !discard,
+            }
+            Ok(view)
+        })
+        .await
     }
 
     // ---- within ---------------------------------------------------------------------------------------------------------------

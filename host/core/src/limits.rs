@@ -142,6 +142,20 @@ pub const BATCH_BYTES: RangeInclusive<usize> = KIB..=16 * MIB;
 /// 0: every read of the source is shipped at once.
 pub const BATCH_LINGER_MS: RangeInclusive<u64> = 0..=60_000;
 
+/// Bad records are counted in tenths of this. A second is the least that says something, beyond a day a storm fills the disk first.
+pub const ERRORS_PER_MS: RangeInclusive<u64> = 1000..=DAY_MS;
+
+/// Of the reason for which a record was given up. It comes from the guest, and stands in every dead letter.
+pub const REASON_BYTES_MAX: usize = 8 * KIB;
+/// Frames of a trap that a dead letter shows, innermost first. Recursion has thousands, all the same.
+pub const BACKTRACE_FRAMES_MAX: usize = 32;
+/// Of one frame: mangled names of generic functions are long.
+pub const BACKTRACE_FRAME_BYTES_MAX: usize = 512;
+/// Dead letters that one request replays; the next request goes on with the rest.
+pub const REPLAY_LETTERS_MAX: usize = 10_000;
+/// Of the letters of one request. They are copied into it, in memory first.
+pub const REPLAY_BYTES_MAX: usize = 64 * MIB;
+
 /// A state value of a declared size: its cells lie side by side in pages of 64, which are copied whole after a barrier.
 pub const VALUE_SIZE_BYTES: RangeInclusive<u32> = 1..=64 << 10;
 /// The text of a value's type, so that parsing it is bounded.

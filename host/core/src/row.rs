@@ -54,6 +54,11 @@ impl ChangeKind {
         }
     }
 
+    /// The other way round from [`Self::name`].
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Insert, Self::UpdateBefore, Self::UpdateAfter, Self::Retract].into_iter().find(|kind| kind.name() == name)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Insert => "insert",

@@ -62,6 +62,13 @@ impl Client {
         }
     }
 
+    /// What is no document.
+    pub fn get_bytes(&self, path: &str) -> Result<Vec<u8>, CliError> {
+        let mut response = self.send(Method::GET, path, None, SendBody::none())?;
+        let read = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
+        read.map_err(|error| CliError::failed(format!("the answer of {} broke off: {error}", self.server)))
+    }
+
     pub fn delete(&self, path: &str) -> Result<(), CliError> {
         self.send(Method::DELETE, path, None, SendBody::none()).map(|_| ())
     }

@@ -65,19 +65,8 @@ pub enum JobCommand {
     },
     /// The last checkpoints.
     Checkpoints { job: String },
-    /// Records that could not be processed, newest first.
-    DeadLetters {
-        job: String,
-        /// At most so many.
-        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
-        limit: u16,
-        /// Go on from here: the last line of a page names it.
-        #[arg(long, value_name = "ID")]
-        before: Option<String>,
-        /// Only of this operator (or source).
-        #[arg(long)]
-        operator: Option<String>,
-    },
+    /// The same as `dead-letter list`.
+    DeadLetters(super::dead_letter::ListArgs),
 }
 
 pub fn job_path(job: &str) -> String {
@@ -148,19 +137,7 @@ pub fn execute(command: JobCommand, client: &Client, terminal: &mut Terminal) ->
             }
             Ok(())
         }
-        JobCommand::DeadLetters { job, limit, before, operator } => {
-            let mut path = format!("{}/dead-letters?limit={limit}", job_path(&job));
-            for (name, value) in [("before", before), ("operator", operator)] {
-                if let Some(value) = value {
-                    path.push_str(&format!("&{name}={}", segment(&value)));
-                }
-            }
-            let page: DeadLetterPage = client.get(&path)?;
-            if !terminal.as_json(&page) {
-                dead_letters(&page, terminal);
-            }
-            Ok(())
-        }
+        JobCommand::DeadLetters(args) => super::dead_letter::list(&args, client, terminal),
     }
 }
 
@@ -363,16 +340,18 @@ fn checkpoints(reports: &[CheckpointReport], terminal: &mut Terminal) {
     terminal.table(&table);
 }
 
-fn dead_letters(page: &DeadLetterPage, terminal: &mut Terminal) {
+pub fn dead_letters(page: &DeadLetterPage, terminal: &mut Terminal) {
     if page.dead_letters.is_empty() {
         terminal.note("no dead letters");
     } else {
-        let mut table = Table::new(["TIME", "OPERATOR", "KIND", "RECORD", "REASON", "VALUE"]);
+        let mut table = Table::new(["ID", "TIME", "OPERATOR", "KIND", "STATE", "RECORD", "REASON", "VALUE"]);
         for letter in &page.dead_letters {
             table.row([
+                text(&letter.id),
                 text(time(letter.processing_time_ms)),
                 text(&letter.operator),
                 text(&letter.kind),
+                text(letter.state.as_ref().map_or("-", |state| state.state.name())),
                 text(place(letter)),
                 text(shortened(&letter.reason, 60)),
                 text(shortened(&value(letter), 60)),
@@ -389,7 +368,7 @@ fn dead_letters(page: &DeadLetterPage, terminal: &mut Terminal) {
 }
 
 /// `flights.csv#17`
-fn place(letter: &DeadLetter) -> String {
+pub fn place(letter: &DeadLetter) -> String {
     match (&letter.split, letter.record) {
         (Some(split), Some(record)) => format!("{split}#{record}"),
         (Some(split), None) => split.clone(),
@@ -397,7 +376,7 @@ fn place(letter: &DeadLetter) -> String {
     }
 }
 
-fn value(letter: &DeadLetter) -> String {
+pub fn value(letter: &DeadLetter) -> String {
     let field = |name: &str| letter.row.get(name).and_then(|value| value.as_str());
     field("value")
         .map(str::to_owned)

@@ -7,6 +7,7 @@
 
 mod check;
 mod client;
+mod dead_letter;
 mod doctor;
 mod error;
 mod job;
@@ -72,6 +73,9 @@ enum Command {
     /// Jobs on the server.
     #[command(subcommand)]
     Job(job::JobCommand),
+    /// Records that a job could not process.
+    #[command(subcommand)]
+    DeadLetter(dead_letter::DeadLetterCommand),
     /// Snapshots of a job's state that stay until you delete them.
     #[command(subcommand)]
     Savepoint(savepoint::SavepointCommand),
@@ -119,6 +123,7 @@ fn execute(cli: Cli, wiring: &dyn Wiring, terminal: &mut Terminal) -> Result<u8,
         }
         Command::Module(command) => module::execute(command, &client()?, terminal)?,
         Command::Job(command) => job::execute(command, &client()?, terminal)?,
+        Command::DeadLetter(command) => dead_letter::execute(command, &client()?, terminal)?,
         Command::Savepoint(command) => savepoint::execute(command, &client()?, terminal)?,
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -222,6 +222,26 @@ fn dead_letters_are_shown_with_their_place_and_the_next_page() {
 }
 
 #[test]
+fn one_dead_letter_is_shown_fetched_and_sent_back() {
+    let host = TestHost::open();
+    host.create("a");
+    let folder = tempfile::tempdir().unwrap();
+    assert!(on(&host, &["dead-letter", "show", "a", "7"]).ok().out.contains("kind         trap"));
+    on(&host, &["dead-letter", "show", "a", "none"]).fails(1, "there is no dead letter `none`");
+    let file = folder.path().join("value");
+    on(&host, &["dead-letter", "fetch", "a", "7", "--out", file.to_str().unwrap()]).ok();
+    assert_eq!(std::fs::read(&file).unwrap(), b"XX,1\xff");
+    assert_eq!(on(&host, &["dead-letter", "list", "a", "--limit", "2"]).ok().out.lines().count(), 3);
+    let replayed = on(&host, &["dead-letter", "replay", "a", "--operator", "op"]).ok();
+    assert!(replayed.out.contains("replay: 3 letters, request 1"), "{}", replayed.out);
+    let dry = on(&host, &["dead-letter", "replay", "a", "--newer-than", "5m", "--dry-run"]).ok();
+    assert!(dry.out.contains("would replay: 3 letters"), "{}", dry.out);
+    on(&host, &["dead-letter", "replay", "a", "replayed"]).fails(1, "was replayed\nhelp: force it");
+    on(&host, &["dead-letter", "discard", "a", "--older-than", "x"]).fails(2, "older-than");
+    on(&host, &["dead-letter", "replay", "a", "7", "--all"]).fails(2, "--all");
+}
+
+#[test]
 fn run_ends_with_the_job_and_its_exit_code() {
     let folder = tempfile::tempdir().unwrap();
     let good = write(folder.path(), "good.toml", "name = \"good\"\nends = \"finished\"\n[[source]]\nname = \"in\"\n");

@@ -131,6 +131,7 @@ mod tests {
             parallelism: 1,
             watermark: None,
             on_error: OnError::Fail,
+            errors: Default::default(),
             options: options.as_object().expect("an object").clone(),
         }
     }

@@ -8,6 +8,7 @@
 //!
 //! `axum` is named in this folder only.
 
+mod dead_letters;
 mod guard;
 mod host;
 mod jobs;
@@ -55,6 +56,10 @@ pub fn router(manager: JobManager) -> Router {
         .route("/v1/jobs/{name}/why", get(jobs::why))
         .route("/v1/jobs/{name}/checkpoints", get(jobs::checkpoints))
         .route("/v1/jobs/{name}/dead-letters", get(jobs::dead_letters))
+        .route("/v1/jobs/{name}/dead-letters/replay", post(dead_letters::replay))
+        .route("/v1/jobs/{name}/dead-letters/discard", post(dead_letters::discard))
+        .route("/v1/jobs/{name}/dead-letters/{id}", get(dead_letters::show))
+        .route("/v1/jobs/{name}/dead-letters/{id}/value", get(dead_letters::value))
         .route("/v1/jobs/{name}/savepoints", get(operations::savepoints).post(operations::trigger_savepoint))
         .route("/v1/jobs/{name}/savepoints/{id}", delete(operations::delete_savepoint))
         .route("/v1/jobs/{name}/operations", get(operations::list))

@@ -246,6 +246,26 @@ fn dead_letters_and_checkpoints_are_read_in_pages() {
 }
 
 #[test]
+fn a_dead_letter_its_bytes_and_its_replay_have_routes() {
+    let host = TestHost::open();
+    host.create("a");
+    let letter: Value = host.get("/v1/jobs/a/dead-letters/7").expect(200);
+    assert_eq!((&letter["id"], &letter["kind"]), (&Value::from("7"), &Value::from("trap")));
+    let value = host.get("/v1/jobs/a/dead-letters/7/value");
+    assert_eq!((value.status, value.content_type.as_str()), (200, "application/octet-stream"));
+    for (status, path) in [(404, "none"), (404, "none/value"), (404, "tombstone/value")] {
+        assert_eq!(host.get(&format!("/v1/jobs/a/dead-letters/{path}")).status, status, "{path}");
+    }
+    let replay = |body: Value| host.json("POST", "/v1/jobs/a/dead-letters/replay", &body);
+    assert_eq!(replay(serde_json::json!({ "all": true })).status, 202);
+    assert_eq!(replay(serde_json::json!({ "all": true, "dry_run": true })).status, 200);
+    assert_eq!(replay(serde_json::json!({ "ids": ["none"] })).status, 404);
+    assert_eq!(replay(serde_json::json!({ "ids": ["replayed"] })).status, 409);
+    assert_eq!(replay(serde_json::json!({ "id": "7" })).status, 400);
+    assert_eq!(host.json("POST", "/v1/jobs/a/dead-letters/discard", &serde_json::json!({ "all": true })).status, 200);
+}
+
+#[test]
 fn health_readiness_version_and_metrics_are_served() {
     let host = TestHost::open();
     host.create("a");

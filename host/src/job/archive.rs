@@ -1,11 +1,12 @@
 //! What a job has left on disk, whether it runs or not: savepoints and dead letters.
 
 use super::dead_letters;
+use super::replay_log::EntryKind;
 use super::runtime::SharedRuntime;
-use crate::api::{DeadLetter, DeadLetterPage, DeadLetterQuery, SavepointInfo};
+use crate::api::{DeadLetter, DeadLetterPage, DeadLetterQuery, LetterState, ReplayRequest, ReplayView, SavepointInfo};
 use crate::checkpoint_store::{CheckpointStore, Savepoint, StoreError};
 use crate::connector::dead_letter;
-use crate::job_manager::{JobArchive, JobError};
+use crate::job_manager::{JobArchive, JobError, ReplayError};
 use crate::job_store::StoredJob;
 use crate::task::snapshot::explain;
 use futures::future::BoxFuture;
@@ -80,7 +81,7 @@ impl JobArchive for SharedRuntime {
         Box::pin(async move {
             let removed = tokio::task::spawn_blocking(move || {
                 // The log goes before what it names: a log that names what is gone would look like damage.
-                let mut parts = vec!["dead-letters", "commits", "inc", "manifests", "segments"];
+                let mut parts = vec!["dead-letters", "replays", "commits", "inc", "manifests", "segments"];
                 if savepoints {
                     parts.push("savepoints");
                 }
@@ -112,16 +113,50 @@ impl JobArchive for SharedRuntime {
                 dead_letter::list(&folder, &asked)
             });
             let page = read.await.map_err(|e| JobError::new(&attempted, e))?.map_err(|e| JobError::new(&attempted, e))?;
+            // Letters can be read whatever became of the checkpoints.
+            let states = self.letter_states(job).await;
+            let states =
+                states.inspect_err(|error| tracing::warn!(job = %job.name, %error, "dead letters are shown without state"));
+            let state = |id: &str| states.as_ref().ok().map(|states| states.of(id));
             Ok(DeadLetterPage {
-                dead_letters: page.letters.iter().map(shown).collect(),
+                dead_letters: page.letters.iter().map(|letter| shown(letter, state(&letter.id))).collect(),
                 next: page.next,
                 unreadable: page.unreadable,
             })
         })
     }
+
+    fn dead_letter<'a>(
+        &'a self,
+        job: &'a StoredJob,
+        id: &'a str,
+    ) -> BoxFuture<'a, Result<Option<(DeadLetter, Option<Vec<u8>>)>, JobError>> {
+        let folder = dead_letters::folder(&self.0.folder(&job.name));
+        Box::pin(async move {
+            let attempted = format!("read a dead letter of {}", job.name);
+            let name = id.to_owned();
+            let read = tokio::task::spawn_blocking(move || dead_letter::find(&folder, &name));
+            let letter = read.await.map_err(|e| JobError::new(&attempted, e))?.map_err(|e| JobError::new(&attempted, e))?;
+            let Some(letter) = letter else { return Ok(None) };
+            let state = self.letter_states(job).await?.of(id);
+            Ok(Some((shown(&letter, Some(state)), letter.value)))
+        })
+    }
+
+    fn replay<'a>(
+        &'a self,
+        job: &'a StoredJob,
+        request: ReplayRequest,
+        discard: bool,
+    ) -> BoxFuture<'a, Result<(ReplayView, u64), ReplayError>> {
+        let kind = if discard { EntryKind::Discard } else { EntryKind::Replay };
+        Box::pin(self.request_replay(job, request, kind))
+    }
 }
 
-/// The API shows a letter in the form of its file.
-fn shown(letter: &dead_letter::DeadLetter) -> DeadLetter {
-    serde_json::from_slice(&letter.to_line()).expect("BUG: the API and the files disagree about dead letters")
+/// The API shows a letter in the form of its file, and what became of it.
+fn shown(letter: &dead_letter::DeadLetter, state: Option<LetterState>) -> DeadLetter {
+    let shown: DeadLetter =
+        serde_json::from_slice(&letter.to_line()).expect("BUG: the API and the files disagree about dead letters");
+    DeadLetter { state, ..shown }
 }

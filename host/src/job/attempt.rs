@@ -11,6 +11,7 @@
 
 use super::dead_letters::DeadLetterLane;
 use super::plan::JobPlan;
+use super::replay_log::ReplayLog;
 use super::restore::Sinks;
 use super::splits::SplitNames;
 use super::status::TaskView;
@@ -20,10 +21,12 @@ use crate::connector::dead_letter::DeadLetters;
 use crate::metrics::{Metrics, TaskLabels, TaskMetrics};
 use crate::state::KeyedState;
 use crate::task::activity::Activity;
-use crate::task::chain::{Chain, Node, NodeKind, Route, SinkNode};
+use crate::task::chain::{Chain, KeylessPolicy, Node, NodeKind, Route, SinkNode};
 use crate::task::edge::{EdgeWriter, KeyFrom, Partitioning, Target};
+use crate::task::errors::NodeErrors;
 use crate::task::gate::Gate;
 use crate::task::operator::{Logic, OperatorNode};
+use crate::task::replay::ReplayReader;
 use crate::task::snapshot;
 use crate::task::source::SourceDriver;
 use crate::task::thread::{ChannelHead, Head, SourceHead, Task};
@@ -39,6 +42,7 @@ use tidegate_core::job_graph::execution;
 use tidegate_core::job_graph::spec::{KeySpec, OnError};
 use tidegate_core::key_group;
 use tidegate_core::limits::{RowLimits, TASK_STACK_BYTES};
+use tidegate_core::replay::{Progress, REPLAY_SOURCE};
 use tidegate_core::row::NO_TIMESTAMP;
 use tidegate_core::watermark::WatermarkMerge;
 use tokio::sync::mpsc;
@@ -91,6 +95,9 @@ impl Attempt {
 /// State to put into the tasks of one operator, read from the store beforehand: segments of all former tasks, oldest first.
 type Segments = BTreeMap<String, Vec<(SegmentRef, bytes::Bytes)>>;
 
+/// Bad records by source and operator.
+type Errors = BTreeMap<String, Arc<NodeErrors>>;
+
 pub struct Builder<'a> {
     pub plan: &'a JobPlan,
     pub store: CheckpointStore,
@@ -101,6 +108,9 @@ pub struct Builder<'a> {
     pub segments: Segments,
     /// Checkpoints before this attempt have ids up to here.
     pub last_checkpoint: u64,
+    /// Of the run, from 1.
+    pub attempt: u32,
+    pub replays: Arc<ReplayLog>,
 }
 
 impl Builder<'_> {
@@ -126,6 +136,7 @@ impl Builder<'_> {
             threads: Vec::new(),
             uploads: Vec::new(),
         };
+        let errors = self.errors();
         let mut tasks = Vec::new();
         for id in graph.task_ids() {
             let (uploads, parts) = mpsc::unbounded_channel();
@@ -137,7 +148,7 @@ impl Builder<'_> {
                 to_job.clone(),
                 Arc::clone(&activity),
             )));
-            let (task, view) = self.task(id, &gates, &names, to_job.clone(), uploads, activity)?;
+            let (task, view) = self.task(id, &gates, &names, &errors, to_job.clone(), uploads, activity)?;
             if matches!(task.head, Head::Source(_)) {
                 attempt.sources.push(id);
             }
@@ -159,11 +170,23 @@ impl Builder<'_> {
         Ok(attempt)
     }
 
+    /// By source and operator.
+    fn errors(&self) -> Errors {
+        let spec = &self.plan.spec;
+        let sources = spec.sources.iter().map(|source| ("source", &source.name, source.errors));
+        let operators = spec.operators.iter().map(|operator| ("operator", &operator.name, operator.errors));
+        let errors = |(kind, name, errors): (&str, &String, _)| {
+            (name.clone(), Arc::new(NodeErrors::new(format!("{kind} {name}"), errors)))
+        };
+        sources.chain(operators).map(errors).collect()
+    }
+
     fn task(
         &self,
         id: TaskId,
         gates: &BTreeMap<TaskId, Arc<Gate>>,
         names: &Arc<SplitNames>,
+        errors: &Errors,
         reports: mpsc::UnboundedSender<Report>,
         uploads: mpsc::UnboundedSender<snapshot::AsyncPart>,
         activity: Arc<Activity>,
@@ -204,7 +227,7 @@ impl Builder<'_> {
                         .map(|target| match *target {
                             execution::Target::Chained { node, input } => Route::Node { node, input },
                             execution::Target::Edge { edge } => {
-                                let (writer, policy) = self.edge(edge, id, gates, &activity, &mut view.targets);
+                                let (writer, policy) = self.edge(edge, id, gates, errors, &activity, &mut view.targets);
                                 edges.push(writer);
                                 policies.push(policy);
                                 Route::Edge(edges.len() - 1)
@@ -218,20 +241,31 @@ impl Builder<'_> {
         // A number of its own among all tasks of the job: it becomes part of a file's name.
         let number = graph.vertices[..id.vertex as usize].iter().map(|v| v.parallelism).sum::<u32>() + id.index;
         let dead_letters = self.dead_letters.writer(number).map_err(|e| TaskError::connector("dead letters", &e))?;
-        let lane = DeadLetterLane::new(job.clone(), id, dead_letters, Arc::clone(names), self.plan.operator_modules());
-        let chain = Chain::new(nodes, edges, policies, lane, Arc::clone(&metrics));
+        let lane =
+            DeadLetterLane::new(job.clone(), id, dead_letters, Arc::clone(names), self.plan.operator_modules(), self.attempt);
+        let of_nodes = vertex.nodes.iter().map(|node| match node.kind {
+            execution::NodeKind::Operator(_) => errors.get(&node.name).cloned(),
+            _ => None,
+        });
+        let chain = Chain::new(nodes, edges, policies, of_nodes.collect(), lane, Arc::clone(&metrics));
         let head = match vertex.nodes[0].kind {
             execution::NodeKind::Source(i) => {
-                Head::Source(self.source(i, id.index, vertex.parallelism, names, Arc::clone(&metrics))?)
+                Head::Source(self.source(i, id.index, vertex.parallelism, names, errors, Arc::clone(&metrics))?)
             }
             _ => self.channels(id),
         };
+        let replay = ReplayReader::new(Arc::clone(&self.replays), &chain, |operator| {
+            let owned = key_group::groups_of(id.index, self.plan.spec.key_groups, vertex.parallelism);
+            self.progress(operator, owned)
+        });
         let task = Task {
             id,
             name: format!("{} ({}/{})", vertex.name, id.index + 1, vertex.parallelism),
             gate: Arc::clone(&gates[&id]),
             chain,
             head,
+            replay,
+            stopped: false,
             restored: self.last_checkpoint,
             reports,
             uploads,
@@ -271,12 +305,19 @@ impl Builder<'_> {
         }
     }
 
+    /// How far the groups of an operator have come in the log of replays.
+    fn progress(&self, operator: &str, owned: std::ops::Range<u32>) -> Progress {
+        let snapshot = self.restored.and_then(|manifest| manifest.sources.get(REPLAY_SOURCE));
+        Progress::restored(&self.plan.job_id, operator, owned, snapshot.map_or(&[], Vec::as_slice))
+    }
+
     fn source(
         &self,
         i: usize,
         index: u32,
         parallelism: u32,
         names: &Arc<SplitNames>,
+        errors: &Errors,
         metrics: Arc<TaskMetrics>,
     ) -> Result<SourceHead, TaskError> {
         let spec = &self.plan.spec.sources[i];
@@ -290,6 +331,7 @@ impl Builder<'_> {
             reader,
             spec.watermark.as_ref(),
             spec.on_error,
+            Arc::clone(&errors[&spec.name]),
             self.plan.spec.batch,
             Arc::clone(names),
             metrics,
@@ -368,9 +410,10 @@ impl Builder<'_> {
         number: usize,
         from: TaskId,
         gates: &BTreeMap<TaskId, Arc<Gate>>,
+        errors: &Errors,
         activity: &Arc<Activity>,
         all_targets: &mut Vec<TaskId>,
-    ) -> (EdgeWriter, OnError) {
+    ) -> (EdgeWriter, KeylessPolicy) {
         let graph = &self.plan.graph;
         let edge = &graph.edges[number];
         let to = &graph.vertices[edge.to_vertex];
@@ -391,15 +434,16 @@ impl Builder<'_> {
             execution::Partitioning::Key(key) => Partitioning::Key {
                 from: match key {
                     KeySpec::Row => KeyFrom::Row,
-                    KeySpec::Json(pointers) => KeyFrom::Json(pointers.iter().map(|p| self.plan.pointer(p)).collect()),
+                    KeySpec::Json(pointers) => KeyFrom::Json(super::plan::pointers(pointers)),
                 },
                 key_groups: self.plan.spec.key_groups,
             },
         };
-        let policy = match head.kind {
+        let on_error = match head.kind {
             execution::NodeKind::Operator(i) => self.plan.spec.operators[i].on_error,
             _ => OnError::Fail,
         };
+        let policy = KeylessPolicy { on_error, input: edge.input, errors: errors.get(&head.name).cloned() };
         let (to_node, batch) = (head.name.clone(), self.plan.spec.batch);
         (EdgeWriter::new(to_node, partitioning, targets, batch, Arc::clone(activity), first_target), policy)
     }

@@ -6,7 +6,7 @@
 use super::plan::JobPlan;
 use super::splits::SplitNames;
 use crate::connector::ConnectorError;
-use crate::connector::dead_letter::{DeadLetter, DeadLetterWriter, DeadLetters};
+use crate::connector::dead_letter::{CallProvenance, DeadLetter, DeadLetterWriter, DeadLetters};
 use crate::task::TaskError;
 use crate::task::operator::Culprit;
 use crate::task::snapshot::AsyncPart;
@@ -35,6 +35,9 @@ pub struct DeadLetterLane {
     splits: Arc<SplitNames>,
     /// Module and digest by operator.
     modules: BTreeMap<String, (String, String)>,
+    attempt: u32,
+    /// The letter that is being replayed: what fails now failed because of it.
+    pub replaying: Option<String>,
 }
 
 impl DeadLetterLane {
@@ -44,16 +47,38 @@ impl DeadLetterLane {
         writer: DeadLetterWriter,
         splits: Arc<SplitNames>,
         modules: BTreeMap<String, (String, String)>,
+        attempt: u32,
     ) -> Self {
-        Self { job, task, writer, splits, modules }
+        Self { job, task, writer, splits, modules, attempt, replaying: None }
     }
 
     pub fn begin(&mut self, epoch: CheckpointId) -> Result<(), TaskError> {
         self.writer.begin(epoch).map_err(failed)
     }
 
-    /// `node`: the operator that could not process the record, or the source that could not read it.
-    pub fn push(&mut self, node: &str, culprit: Culprit) -> Result<(), TaskError> {
+    /// Where a row came from, for people: source, split and number, and its key.
+    pub fn place(&self, culprit: &Culprit) -> String {
+        let (row, _) = row::first(&culprit.row);
+        let key = String::from_utf8_lossy(&row.key[..row.key.len().min(80)]);
+        if let Some(timer) = culprit.timer {
+            return format!("the timer of key \"{key}\" at {} with tag {}", timer.time, timer.tag);
+        }
+        let place = match self.splits.name(culprit.origin.split()) {
+            Some((source, split)) => {
+                let made = if culprit.origin.is_exact() { "" } else { "made of or after " };
+                format!("{made}record {} of {split} (source {source})", culprit.origin.position())
+            }
+            None => "a record of unknown origin".to_owned(),
+        };
+        if row.key.is_empty() { place } else { format!("{place}, key \"{key}\"") }
+    }
+
+    pub fn splits(&self) -> &SplitNames {
+        &self.splits
+    }
+
+    /// `node`: the operator that could not process the record, or the source that could not read it. Answers with the letter's bytes.
+    pub fn push(&mut self, node: &str, culprit: Culprit) -> Result<usize, TaskError> {
         let (row, _) = row::first(&culprit.row);
         let (module, digest) = self.modules.get(node).cloned().unzip();
         let (source, split) = self.splits.name(culprit.origin.split()).unzip();
@@ -76,6 +101,16 @@ impl DeadLetterLane {
             timestamp: Some(row.timestamp).filter(|timestamp| *timestamp != NO_TIMESTAMP),
             change: row.change.name().to_owned(),
             processing_time_ms: u64::try_from(culprit.processing_time).unwrap_or(0),
+            call: CallProvenance {
+                input: culprit.input,
+                watermark: Some(culprit.watermark).filter(|watermark| *watermark != NO_TIMESTAMP),
+                attempt: self.attempt,
+                instance: culprit.instance,
+                call: culprit.call,
+                backtrace: culprit.backtrace,
+                timer: culprit.timer,
+            },
+            replay_of: self.replaying.clone(),
         };
         self.writer.push(&mut letter).map_err(failed)
     }

@@ -241,6 +241,7 @@ impl<'a> Drive<'a> {
     fn command(&mut self, command: Command) {
         match command {
             Command::Cancel => self.end = Some(End::Cancelled),
+            Command::Replay(known) => broadcast(&self.attempt.gates, Control::Replay(known)),
             Command::Savepoint { stop, reply } if self.is_running() => self.savepoint(Asked { stop, reply }),
             // There is nothing yet that a checkpoint would save.
             Command::Suspend if !self.is_running() => self.end = Some(End::Cancelled),

@@ -9,6 +9,7 @@
 //! * [`restore`]: what an attempt starts from, by the decision log;
 //! * [`attempt`]: tasks, gates and threads;
 //! * [`drive`]: the coordinator's orders and what came of them;
+//! * [`replay_log`], [`replays`]: dead letters that go back into the job, and what became of each;
 //! * [`status`]: what the outside sees;
 //! * [`why`]: what a run waits for.
 
@@ -19,6 +20,8 @@ pub mod dead_letters;
 pub mod drive;
 pub mod inspector;
 pub mod plan;
+pub mod replay_log;
+pub mod replays;
 pub mod restore;
 pub mod runtime;
 pub mod splits;
@@ -47,6 +50,8 @@ pub enum Command {
     Progress {
         reply: oneshot::Sender<Vec<CheckpointProgress>>,
     },
+    /// The log of replays has so many entries.
+    Replay(u64),
     /// Without a checkpoint.
     Cancel,
 }

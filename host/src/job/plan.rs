@@ -41,6 +41,11 @@ pub enum Code {
     Native(MakeNative),
 }
 
+/// The parts of a key.
+pub fn pointers(fields: &[String]) -> Vec<Pointer> {
+    fields.iter().map(|field| Pointer::parse(field).expect("BUG: a key's pointer was checked with the job")).collect()
+}
+
 impl JobPlan {
     pub fn new(spec: JobSpec, job_id: String, base: PathBuf, operators: BTreeMap<String, OperatorCode>) -> Self {
         let graph = ExecutionGraph::build(&spec, &|operator| operators[operator].outputs.clone());
@@ -54,10 +59,6 @@ impl JobPlan {
             let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
             TaskError::Fatal(format!("source {}: {}", spec.name, problems.join("; ")))
         })
-    }
-
-    pub fn pointer(&self, text: &str) -> Pointer {
-        Pointer::parse(text).expect("BUG: a key's pointer was checked with the job")
     }
 
     /// Module and digest by operator, for the provenance of dead letters.

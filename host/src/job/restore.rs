@@ -9,6 +9,7 @@ use super::Clock;
 use super::attempt::context;
 use super::dead_letters::{DEAD_LETTERS, sink as dead_letter_sink};
 use super::plan::JobPlan;
+use super::replay_log::ReplayLog;
 use crate::api::StartFrom;
 use crate::checkpoint_store::{AppendError, CheckpointStore, DecisionLog, StoreError};
 use crate::connector::{Sink, catalog};
@@ -23,6 +24,7 @@ use tidegate_core::checkpoint::{
     Restored as RestoredCheckpoint, SAVEPOINTS, SegmentRef,
 };
 use tidegate_core::recovery::{self, JobShape, Restore};
+use tidegate_core::replay::{Progress, REPLAY_SOURCE, Rewind};
 
 /// Where the user wants the run to begin.
 #[derive(Debug, Clone)]
@@ -70,6 +72,7 @@ pub struct Restored {
     pub sinks: Arc<Sinks>,
     pub segments: BTreeMap<String, Vec<(SegmentRef, bytes::Bytes)>>,
     pub next_checkpoint: CheckpointId,
+    pub replays: Arc<ReplayLog>,
     retained: Vec<CompletedCheckpoint>,
     inherit_chains: bool,
 }
@@ -78,6 +81,16 @@ impl Restored {
     /// All input was read and committed: there is nothing left to run.
     pub fn is_finished(&self) -> bool {
         self.manifest.as_ref().is_some_and(|manifest| manifest.end_of_input)
+    }
+
+    /// Dead letters wait to be replayed: even a job whose input is at its end has something to do.
+    pub fn has_replays(&self, plan: &JobPlan) -> bool {
+        let positions = self.manifest.as_ref().and_then(|manifest| manifest.sources.get(REPLAY_SOURCE));
+        let positions = positions.map_or(&[][..], Vec::as_slice);
+        plan.spec.operators.iter().any(|operator| {
+            let progress = Progress::restored(&plan.job_id, &operator.name, 0..plan.spec.key_groups, positions);
+            progress.next().entry <= self.replays.len()
+        })
     }
 
     pub fn coordinator(&mut self, plan: &JobPlan, now_ms: u64) -> Coordinator {
@@ -123,8 +136,11 @@ pub async fn restore(
     let acquired = store.acquire(clock.now_ms()).await?;
     fault::point(Fault::FenceWrittenRestoreNot);
     let (mut log, next_checkpoint) = (acquired.log, acquired.plan.next_checkpoint);
+    let replays = open_replays(folder).await?;
     let pointer = match asked_for(&log, start, store).await? {
         Some(pointer) => {
+            // Before the decision that it belongs to: a crash in between does both again.
+            rewind(&replays, plan, &pointer, store, next_checkpoint, start, clock).await?;
             log.restore(pointer.clone(), &start.id, clock.now_ms()).await?;
             pointer
         }
@@ -154,7 +170,35 @@ pub async fn restore(
     if all_known {
         sweep(store, &log, &retained).await;
     }
-    Ok(Restored { log, manifest, sinks, segments, next_checkpoint, retained, inherit_chains })
+    Ok(Restored { log, manifest, sinks, segments, next_checkpoint, replays, retained, inherit_chains })
+}
+
+async fn open_replays(folder: &Path) -> Result<Arc<ReplayLog>, Failed> {
+    let folder = folder.to_owned();
+    let opened = tokio::task::spawn_blocking(move || ReplayLog::open(&folder)).await;
+    let failed = |why: String| Failed { reason: format!("the log of replayed dead letters: {why}"), fatal: true };
+    opened.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))
+}
+
+/// What was made of the input since the checkpoint that the user starts from is given up, and so are the dead letters of that time.
+async fn rewind(
+    replays: &Arc<ReplayLog>,
+    plan: &JobPlan,
+    pointer: &Option<ManifestPointer>,
+    store: &CheckpointStore,
+    next: CheckpointId,
+    start: &Start,
+    clock: Clock,
+) -> Result<(), Failed> {
+    let to = match pointer {
+        // A savepoint of another job has nothing of this job's time in it.
+        Some(pointer) if store.read_manifest(pointer).await?.job == plan.spec.name => pointer.checkpoint,
+        _ => 0,
+    };
+    let (replays, id, now_ms) = (Arc::clone(replays), start.id.clone(), clock.now_ms());
+    let written = tokio::task::spawn_blocking(move || replays.rewind(Rewind { to, next }, &id, now_ms)).await;
+    let failed = |why: String| Failed { reason: format!("the log of replayed dead letters: {why}"), fatal: false };
+    written.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))
 }
 
 fn shape(plan: &JobPlan) -> JobShape {
@@ -163,7 +207,7 @@ fn shape(plan: &JobPlan) -> JobShape {
     sinks.insert(DEAD_LETTERS.to_owned());
     JobShape {
         key_groups: spec.key_groups,
-        sources: spec.sources.iter().map(|source| source.name.clone()).collect(),
+        sources: spec.sources.iter().map(|source| source.name.clone()).chain([REPLAY_SOURCE.to_owned()]).collect(),
         operators: spec.operators.iter().map(|operator| (operator.name.clone(), operator.parallelism)).collect(),
         sinks,
     }

@@ -249,6 +249,11 @@ impl RunningJob for JobRun {
         let _ = self.commands.send(Command::Suspend);
     }
 
+    fn replay(&self, known: u64) {
+        // A run that has ended reads the log when it starts again.
+        let _ = self.commands.send(Command::Replay(known));
+    }
+
     fn cancel(&self) {
         // A run that has ended has nothing to cancel.
         let _ = self.commands.send(Command::Cancel);

@@ -136,6 +136,11 @@ impl JobShared {
         }
     }
 
+    /// The one that is under way, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.inner().attempt
+    }
+
     pub fn tasks(&self, tasks: Vec<TaskView>) {
         let mut inner = self.inner();
         inner.tasks = tasks;

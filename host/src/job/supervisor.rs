@@ -86,6 +86,8 @@ impl Supervisor {
                     None | Some(Command::Cancel | Command::Suspend) => return false,
                     // Nobody has a checkpoint under way.
                     Some(Command::Progress { .. }) => {}
+                    // The next attempt looks at the log.
+                    Some(Command::Replay(_)) => {}
                     Some(Command::Savepoint { reply, .. }) => {
                         let _ = reply.send(Err("the job is between two attempts: try again when it runs".to_owned()));
                     }
@@ -96,7 +98,7 @@ impl Supervisor {
 
     async fn attempt(&mut self, clock: Clock, strategy: &mut RestartStrategy) -> Result<End, restore::Failed> {
         let mut restored = restore::restore(&self.plan, &self.folder, &self.store, &self.start, clock).await?;
-        if restored.is_finished() {
+        if restored.is_finished() && !restored.has_replays(&self.plan) {
             return Ok(End::Finished);
         }
         fault::point(Fault::SinksRecoveredTasksNot);
@@ -109,6 +111,8 @@ impl Supervisor {
             dead_letters: dead_letters::sink(&self.plan, &self.folder),
             segments: std::mem::take(&mut restored.segments),
             last_checkpoint: restored.next_checkpoint - 1,
+            attempt: self.shared.attempt(),
+            replays: Arc::clone(&restored.replays),
         };
         let mut attempt = builder.build()?;
         self.shared.tasks(attempt.views.clone());

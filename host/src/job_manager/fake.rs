@@ -8,7 +8,7 @@
 //! * `"panic": true`: the check panics.
 
 use super::*;
-use crate::api::{DeadLetter, ModuleDescription, OperatorDescription, Problem, RunFacts, TaskStatus, now_ms};
+use crate::api::{ModuleDescription, OperatorDescription, Problem, RunFacts, TaskStatus, now_ms};
 use crate::module_store::{ModuleError, ModuleInfo, ModuleInspector};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -50,6 +50,7 @@ impl JobRuntime for FakeRuntime {
             parallelism: 1,
             watermark: None,
             on_error: Default::default(),
+            errors: Default::default(),
             options: Default::default(),
         });
         for operator in source["operator"].as_array().into_iter().flatten() {
@@ -60,6 +61,7 @@ impl JobRuntime for FakeRuntime {
                 key: None,
                 parallelism: 1,
                 on_error: Default::default(),
+                errors: Default::default(),
                 limits: Default::default(),
                 config: vec![],
             });
@@ -191,6 +193,7 @@ impl RunningJob for FakeRun {
             self.cancel();
         }
     }
+    fn replay(&self, _: u64) {}
 
     fn cancel(&self) {
         if self.job.source["cancel"] != "hang" {
@@ -248,6 +251,35 @@ impl JobArchive for FakeArchive {
             unreadable: 0,
         };
         futures::future::ready(Ok(page)).boxed()
+    }
+
+    fn dead_letter<'a>(
+        &'a self,
+        _: &'a StoredJob,
+        id: &'a str,
+    ) -> BoxFuture<'a, Result<Option<(DeadLetter, Option<Vec<u8>>)>, JobError>> {
+        let letter = DeadLetter { id: id.to_owned(), kind: "trap".into(), operator: "op".into(), ..Default::default() };
+        let value = (id != "tombstone").then(|| b"XX,1\xff".to_vec());
+        futures::future::ready(Ok((id != "none").then_some((letter, value)))).boxed()
+    }
+
+    fn replay<'a>(
+        &'a self,
+        _: &'a StoredJob,
+        request: ReplayRequest,
+        _: bool,
+    ) -> BoxFuture<'a, Result<(ReplayView, u64), ReplayError>> {
+        let answer = match request.ids.first().map(String::as_str) {
+            Some("none") => Err(ReplayError::NoLetter("none".into())),
+            Some("replayed") => {
+                Err(ReplayError::Refused { cause: "dead letter replayed was replayed".into(), remedy: "force it".into() })
+            }
+            _ => {
+                let request = (!request.dry_run).then_some(1);
+                Ok((ReplayView { request, letters: 3, ..ReplayView::default() }, 1))
+            }
+        };
+        futures::future::ready(answer).boxed()
     }
 }
 

@@ -1,7 +1,10 @@
 //! What the job manager needs of those who run jobs and keep what jobs leave behind. It knows them by these traits only, so it
 //! can be tested without a guest, a thread or a checkpoint.
 
-use crate::api::{CheckpointReport, DeadLetterPage, DeadLetterQuery, JobState, JobStatus, RunFacts, SavepointInfo, StartFrom};
+use crate::api::{
+    CheckpointReport, DeadLetter, DeadLetterPage, DeadLetterQuery, JobState, JobStatus, ReplayRequest, ReplayView, RunFacts,
+    SavepointInfo, StartFrom,
+};
 use crate::job_store::StoredJob;
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
@@ -50,6 +53,8 @@ pub trait RunningJob: Send + Sync {
     /// The host goes down: takes a last checkpoint if the job runs, and ends as `cancelled` in any case, when that is committed or
     /// has failed. May last as long as a checkpoint may; [`RunningJob::cancel`] cuts it short.
     fn suspend(&self);
+    /// The log of replayed dead letters has so many entries.
+    fn replay(&self, known: u64);
 
     /// Stops without a checkpoint. Idempotent.
     fn cancel(&self);
@@ -69,6 +74,33 @@ pub trait JobArchive: Send + Sync + 'static {
 
     /// Newest first, within the query's limit. A `before` that names nothing is an error.
     fn dead_letters<'a>(&'a self, job: &'a StoredJob, query: DeadLetterQuery) -> BoxFuture<'a, Result<DeadLetterPage, JobError>>;
+
+    /// One letter and the bytes of its value; `None` within for a tombstone.
+    #[allow(clippy::type_complexity)]
+    fn dead_letter<'a>(
+        &'a self,
+        job: &'a StoredJob,
+        id: &'a str,
+    ) -> BoxFuture<'a, Result<Option<(DeadLetter, Option<Vec<u8>>)>, JobError>>;
+
+    /// Chooses letters to be replayed, or to be done with, and writes that down; answers with the number of entries in the log.
+    fn replay<'a>(
+        &'a self,
+        job: &'a StoredJob,
+        request: ReplayRequest,
+        discard: bool,
+    ) -> BoxFuture<'a, Result<(ReplayView, u64), ReplayError>>;
+}
+
+/// Why dead letters are not replayed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    #[error("there is no dead letter `{0}`")]
+    NoLetter(String),
+    #[error("{cause}")]
+    Refused { cause: String, remedy: String },
+    #[error(transparent)]
+    Job(#[from] JobError),
 }
 
 /// Something that was asked of a job did not work out.

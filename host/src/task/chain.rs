@@ -6,12 +6,14 @@
 //! * at a barrier every node is frozen between the same two batches: nothing is in flight inside a chain.
 
 use super::edge::{EdgeWriter, Keyless};
+use super::errors::NodeErrors;
 use super::operator::{Culprit, Logic, OperatorNode, Outcome};
 use super::snapshot::AsyncPart;
 use super::{Barrier, Element, TaskError};
 use crate::connector::SinkWriter;
-use crate::connector::dead_letter::DeadLetterKind;
+use crate::connector::dead_letter::{DeadLetter, DeadLetterKind, TimerName};
 use crate::job::dead_letters::DeadLetterLane;
+use crate::job::splits::SplitNames;
 use crate::metrics::TaskMetrics;
 use crate::state::FrozenState;
 use crate::wasm::instance::CallError;
@@ -20,7 +22,7 @@ use std::time::Instant;
 use tidegate_core::checkpoint::CheckpointId;
 use tidegate_core::job_graph::spec::OnError;
 use tidegate_core::limits::TIMERS_PER_DELIVERY_MAX;
-use tidegate_core::row::{Rows, Timestamp};
+use tidegate_core::row::{END_OF_TIME, Rows, Timestamp};
 use tidegate_core::state_schema::TimeDomain;
 use tokio::sync::oneshot;
 
@@ -49,6 +51,14 @@ pub enum Route {
     Edge(usize),
 }
 
+/// What becomes of rows that have no key for the operator at the end of an edge.
+pub struct KeylessPolicy {
+    pub on_error: OnError,
+    pub input: u32,
+    /// `None`: a sink, which needs no key.
+    pub errors: Option<Arc<NodeErrors>>,
+}
+
 /// An operator whose frozen state is still being copied out.
 struct Draining {
     node: usize,
@@ -58,8 +68,10 @@ struct Draining {
 pub struct Chain {
     nodes: Vec<Node>,
     edges: Vec<EdgeWriter>,
-    /// Policies of the nodes that edges lead to, for rows without a key.
-    keyless_policies: Vec<OnError>,
+    /// What the nodes that edges lead to do about rows without a key.
+    keyless_policies: Vec<KeylessPolicy>,
+    /// By node; `None` for sources and sinks.
+    errors: Vec<Option<Arc<NodeErrors>>>,
     dead_letters: DeadLetterLane,
     draining: Vec<Draining>,
     metrics: Arc<TaskMetrics>,
@@ -70,11 +82,13 @@ impl Chain {
     pub fn new(
         nodes: Vec<Node>,
         edges: Vec<EdgeWriter>,
-        keyless_policies: Vec<OnError>,
+        keyless_policies: Vec<KeylessPolicy>,
+        errors: Vec<Option<Arc<NodeErrors>>>,
         dead_letters: DeadLetterLane,
         metrics: Arc<TaskMetrics>,
     ) -> Self {
-        Self { nodes, edges, keyless_policies, dead_letters, draining: Vec::new(), metrics, keyless: Vec::new() }
+        assert_eq!(nodes.len(), errors.len(), "BUG: errors of other nodes");
+        Self { nodes, edges, keyless_policies, errors, dead_letters, draining: Vec::new(), metrics, keyless: Vec::new() }
     }
 
     /// Starts guests and the first epoch, before the first element.
@@ -114,18 +128,40 @@ impl Chain {
             }
             NodeKind::Operator(operator) => {
                 let mut outcome = Outcome::default();
-                operator.process(input, rows, &mut outcome)?;
-                self.settle(node, outcome)
+                if let Some(errors) = &self.errors[node] {
+                    errors.records(u64::from(rows.count));
+                }
+                let at_the_end = operator.watermark == END_OF_TIME;
+                let done = operator.process(input, rows, &mut outcome);
+                done.map_err(|error| self.naming(error, &outcome))?;
+                self.settle(node, outcome)?;
+                // Only what is replayed comes after the end of time. No further watermark will fire what it has set.
+                if at_the_end { self.fire(node, TimeDomain::EventTime) } else { Ok(()) }
             }
+        }
+    }
+
+    /// A failure by `on_error = "fail"` says which record it was.
+    fn naming(&self, error: TaskError, outcome: &Outcome) -> TaskError {
+        match (error, outcome.culprits.last()) {
+            (TaskError::Fatal(message), Some(culprit)) if message.contains("on_error = \"fail\"") => {
+                TaskError::Fatal(format!("{message} ({})", self.dead_letters.place(culprit)))
+            }
+            (error, _) => error,
         }
     }
 
     fn settle(&mut self, node: usize, outcome: Outcome) -> Result<(), TaskError> {
         let NodeKind::Operator(operator) = &mut self.nodes[node].kind else { unreachable!("BUG: not an operator") };
         for culprit in outcome.culprits {
+            let reason = culprit.reason.clone();
+            let mut bytes = 0;
             if operator.on_error == OnError::DeadLetter {
                 operator.metrics.dead_letters.add(1);
-                self.dead_letters.push(&operator.name, culprit)?;
+                bytes = self.dead_letters.push(&operator.name, culprit)?;
+            }
+            if let Some(errors) = &self.errors[node] {
+                errors.bad(&reason, bytes as u64)?;
             }
         }
         let metrics = Arc::clone(&operator.metrics);
@@ -164,28 +200,69 @@ impl Chain {
     fn take_out_keyless(&mut self, edge: usize) -> Result<(), TaskError> {
         let to = self.edges[edge].to_node.clone();
         for bad in std::mem::take(&mut self.keyless) {
-            match self.keyless_policies[edge] {
+            let KeylessPolicy { on_error, input, errors } = &self.keyless_policies[edge];
+            let culprit = Culprit { input: *input, ..Culprit::unasked(DeadLetterKind::Key, bad.reason, bad.row, bad.origin) };
+            let reason = culprit.reason.clone();
+            let mut bytes = 0;
+            match on_error {
                 OnError::Fail => {
-                    let reason = bad.reason;
+                    let place = self.dead_letters.place(&culprit);
                     return Err(TaskError::Fatal(format!(
-                        "no key for operator {to} (its policy is on_error = \"fail\"): {reason}"
+                        "no key for operator {to} (its policy is on_error = \"fail\"): {reason} ({place})"
                     )));
                 }
                 OnError::Skip => self.metrics.rejected.add(1),
                 OnError::DeadLetter => {
-                    let culprit = Culprit {
-                        kind: DeadLetterKind::Key,
-                        reason: bad.reason,
-                        row: bad.row,
-                        origin: bad.origin,
-                        processing_time: super::processing_time(),
-                    };
-                    self.dead_letters.push(&to, culprit)?;
+                    bytes = self.dead_letters.push(&to, culprit)?;
                     self.metrics.dead_letters.add(1)
                 }
             };
+            if let Some(errors) = errors {
+                errors.bad(&reason, bytes as u64)?;
+            }
         }
         Ok(())
+    }
+
+    /// A dead letter comes back to the operator that gave it up. What fails because of it names it.
+    pub fn replay(&mut self, node: usize, letter: &DeadLetter, rows: Rows) -> Result<(), TaskError> {
+        self.dead_letters.replaying = Some(letter.id.clone());
+        let done = match letter.call.timer {
+            None => self.deliver(node, letter.call.input, rows),
+            Some(timer) => self.replay_timer(node, &letter.key, timer),
+        };
+        self.dead_letters.replaying = None;
+        done
+    }
+
+    /// It is set once more; due as it is, it fires at once.
+    fn replay_timer(&mut self, node: usize, key: &[u8], timer: TimerName) -> Result<(), TaskError> {
+        let NodeKind::Operator(operator) = &mut self.nodes[node].kind else { unreachable!("BUG: not an operator") };
+        let now = crate::state::CallTime { watermark: operator.watermark, processing_time: super::processing_time() };
+        let name = operator.name.clone();
+        let failed = |why: String| TaskError::Fatal(format!("operator {name}: a timer can't be replayed: {why}"));
+        let Some(state) = &mut operator.logic.env().state else {
+            return Err(failed("the operator is not keyed any more".to_owned()));
+        };
+        state.begin_key(key, now);
+        if let Err(error) = state.set_timer(0, timer.domain, timer.time, timer.tag) {
+            state.rollback();
+            return Err(failed(error.to_string()));
+        }
+        state.commit();
+        self.fire(node, timer.domain)
+    }
+
+    /// Operators of this chain, with their nodes.
+    pub fn operators(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.nodes.iter().enumerate().filter_map(|(at, node)| match &node.kind {
+            NodeKind::Operator(operator) => Some((at, operator.name.as_str())),
+            _ => None,
+        })
+    }
+
+    pub fn splits(&self) -> &SplitNames {
+        self.dead_letters.splits()
     }
 
     /// Event time goes on: timers fire node by node, then the next vertices are told.
@@ -236,9 +313,11 @@ impl Chain {
                 rounds_max = timers + u64::from(env.meta.limits.timer_rounds_max);
             }
             let mut outcome = Outcome::default();
-            if !operator.fire_timers(domain, &mut outcome)? {
+            let fired = operator.fire_timers(domain, &mut outcome).map_err(|error| self.naming(error, &outcome))?;
+            if !fired {
                 return Ok(());
             }
+            let NodeKind::Operator(operator) = &mut self.nodes[node].kind else { unreachable!("BUG: not an operator") };
             rounds += 1;
             if rounds > rounds_max {
                 let (name, limit) = (&operator.name, operator.logic.env().meta.limits.timer_rounds_max);

@@ -236,7 +236,8 @@ impl Buffer {
     }
 }
 
-fn read_key(value: Option<&[u8]>, pointers: &[Pointer], key: &mut Vec<u8>) -> Result<(), FieldError> {
+/// The parts of a key, out of a value.
+pub fn read_key(value: Option<&[u8]>, pointers: &[Pointer], key: &mut Vec<u8>) -> Result<(), FieldError> {
     for (i, pointer) in pointers.iter().enumerate() {
         if i > 0 {
             key.push(KEY_PART_SEPARATOR);

@@ -10,13 +10,16 @@
 //! * [`chain`]: the nodes of one task and the way of elements through them;
 //! * [`source`]: readers, watermarks and bad records at the head of a source chain;
 //! * [`activity`]: what a task does at this moment, for people;
+//! * [`errors`]: when bad records are a storm; [`replay`]: dead letters that come back;
 //! * [`thread`]: the loop; [`snapshot`]: what happens off the thread after a barrier.
 
 pub mod activity;
 pub mod chain;
 pub mod edge;
+pub mod errors;
 pub mod gate;
 pub mod operator;
+pub mod replay;
 pub mod snapshot;
 pub mod source;
 pub mod thread;
@@ -50,6 +53,8 @@ pub enum Control {
     Trigger(Barrier),
     AbortCheckpoint(CheckpointId),
     CheckpointCommitted(CheckpointId),
+    /// The log of replays has so many entries.
+    Replay(u64),
 }
 
 /// What a task tells the job.

@@ -8,7 +8,7 @@
 
 use super::TaskError;
 use super::activity::Activity;
-use crate::connector::dead_letter::DeadLetterKind;
+use crate::connector::dead_letter::{DeadLetterKind, TimerName};
 use crate::state::CallTime;
 use crate::system;
 use crate::wasm::bindings::batch_processing::DueTimers;
@@ -17,8 +17,8 @@ use crate::wasm::instance::{CallError, Death, WasmOperator};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidegate_core::job_graph::spec::OnError;
-use tidegate_core::limits::TIMERS_PER_DELIVERY_MAX;
-use tidegate_core::row::{self, Origin, Origins, Rows, Timestamp};
+use tidegate_core::limits::{REASON_BYTES_MAX, TIMERS_PER_DELIVERY_MAX};
+use tidegate_core::row::{self, NO_TIMESTAMP, Origin, Origins, Rows, Timestamp};
 use tidegate_core::state_schema::TimeDomain;
 
 /// Failed calls over one batch after which its rows are tried one at a time.
@@ -52,7 +52,36 @@ pub struct Culprit {
     /// The row, or for a timer a row with the timer's key and time and no value.
     pub row: Vec<u8>,
     pub origin: Origin,
+    /// Frames of the guest, innermost first, where it trapped.
+    pub backtrace: Vec<String>,
+    /// The input of the operator that it came by.
+    pub input: u32,
+    /// Set where it was a timer and not a row.
+    pub timer: Option<TimerName>,
     pub processing_time: i64,
+    pub watermark: Timestamp,
+    /// Number of the guest's instance in this task, and of the call among those of all its instances: 0 where no guest was asked.
+    pub instance: u64,
+    pub call: u64,
+}
+
+impl Culprit {
+    /// A row that no guest was asked about.
+    pub fn unasked(kind: DeadLetterKind, reason: String, row: Vec<u8>, origin: Origin) -> Self {
+        Self {
+            kind,
+            reason,
+            row,
+            origin,
+            backtrace: Vec::new(),
+            input: 0,
+            timer: None,
+            processing_time: super::processing_time(),
+            watermark: NO_TIMESTAMP,
+            instance: 0,
+            call: 0,
+        }
+    }
 }
 
 impl From<Death> for DeadLetterKind {
@@ -121,13 +150,13 @@ impl OperatorNode {
                     let outputs = &mut outcome.outputs;
                     self.logic.env().outputs.take(&rows, |port, rows| outputs.push((port, rows)));
                     if !rejected.is_empty() {
-                        self.reject(&rows, rejected, now, outcome)?;
+                        self.reject(input, &rows, rejected, now, outcome)?;
                     }
                 }
                 Err(CallError::BadRow { row, reason }) if row < rows.count => {
                     trouble += 1;
                     let (before, culprit, after) = cut_out(&rows, row);
-                    self.take_out(DeadLetterKind::BadRow, reason, culprit, now, outcome)?;
+                    self.take_out(DeadLetterKind::BadRow, reason, Bad::Row(input, culprit), now, outcome)?;
                     // The guest asked for the same call without the row: both sides together, in their order.
                     let rest = join(before, after);
                     if trouble > TROUBLE_MAX {
@@ -139,12 +168,12 @@ impl OperatorNode {
                 Err(CallError::BadRow { row, reason }) => {
                     let message = format!("bad-row named row {row} of a batch of {}: {reason}", rows.count);
                     trouble += 1;
-                    self.narrow(rows, DeadLetterKind::Violation, message, trouble, &mut pieces, now, outcome)?;
+                    self.narrow(input, rows, DeadLetterKind::Violation, message, trouble, &mut pieces, now, outcome)?;
                 }
                 Err(CallError::Died { how, message }) => {
                     self.metrics.traps.add(1);
                     trouble += 1;
-                    self.narrow(rows, how.into(), message, trouble, &mut pieces, now, outcome)?;
+                    self.narrow(input, rows, how.into(), message, trouble, &mut pieces, now, outcome)?;
                 }
                 Err(error) => return Err(self.gave_up(error)),
             }
@@ -156,6 +185,7 @@ impl OperatorNode {
     #[allow(clippy::too_many_arguments)]
     fn narrow(
         &mut self,
+        input: u32,
         rows: Rows,
         kind: DeadLetterKind,
         message: String,
@@ -165,7 +195,8 @@ impl OperatorNode {
         outcome: &mut Outcome,
     ) -> Result<(), TaskError> {
         if rows.count <= 1 {
-            return self.take_out(kind, message, (rows.bytes, rows.origins.get(0)), now, outcome);
+            let origin = rows.origins.get(0);
+            return self.take_out(kind, message, Bad::Row(input, (rows.bytes, origin)), now, outcome);
         }
         if trouble > TROUBLE_MAX {
             pieces.extend(singles(&rows).rev());
@@ -229,11 +260,13 @@ impl OperatorNode {
                     self.logic.env().outputs.take(&single, |port, rows| append(outputs, port, rows));
                 }
                 Err(CallError::BadRow { reason, .. }) => {
-                    self.take_out(DeadLetterKind::BadRow, reason, (single.bytes, single.origins.get(0)), now, outcome)?;
+                    let bad = Bad::Row(input, (single.bytes, single.origins.get(0)));
+                    self.take_out(DeadLetterKind::BadRow, reason, bad, now, outcome)?;
                 }
                 Err(CallError::Died { how, message }) => {
                     self.metrics.traps.add(1);
-                    self.take_out(how.into(), message, (single.bytes, single.origins.get(0)), now, outcome)?;
+                    let bad = Bad::Row(input, (single.bytes, single.origins.get(0)));
+                    self.take_out(how.into(), message, bad, now, outcome)?;
                 }
                 Err(error) => return Err(self.gave_up(error)),
             }
@@ -243,6 +276,7 @@ impl OperatorNode {
 
     fn reject(
         &mut self,
+        input: u32,
         rows: &Rows,
         rejected: Vec<crate::wasm::instance::RejectedRow>,
         now: CallTime,
@@ -252,7 +286,7 @@ impl OperatorNode {
         for bad in rejected {
             let (index, (_, bytes)) = raw.find(|(i, _)| *i == bad.row as usize).expect("BUG: rejected rows were checked");
             let origin = rows.origins.get(index);
-            self.take_out(DeadLetterKind::Rejected, bad.reason, (bytes.to_vec(), origin), now, outcome)?;
+            self.take_out(DeadLetterKind::Rejected, bad.reason, Bad::Row(input, (bytes.to_vec(), origin)), now, outcome)?;
         }
         Ok(())
     }
@@ -260,20 +294,48 @@ impl OperatorNode {
     fn take_out(
         &mut self,
         kind: DeadLetterKind,
-        reason: String,
-        (row, origin): (Vec<u8>, Origin),
+        message: String,
+        bad: Bad,
         now: CallTime,
         outcome: &mut Outcome,
     ) -> Result<(), TaskError> {
         self.metrics.rejected.add(1);
-        if self.on_error == OnError::Fail {
-            let name = &self.name;
-            return Err(TaskError::Fatal(format!(
-                "operator {name} could not process the record at {origin:?} and its policy is on_error = \"fail\": {reason}"
-            )));
+        let (reason, backtrace) = CallError::split_backtrace(&message);
+        let mut reason = reason.to_owned();
+        if reason.len() > REASON_BYTES_MAX {
+            reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+            reason.push_str("… (cut)");
         }
-        outcome.culprits.push(Culprit { kind, reason, row, origin, processing_time: now.processing_time });
-        Ok(())
+        let failed = (self.on_error == OnError::Fail).then(|| {
+            let name = &self.name;
+            TaskError::Fatal(format!(
+                "operator {name} could not process a record and its policy is on_error = \"fail\": {reason}"
+            ))
+        });
+        let (instance, call) = match &self.logic {
+            Logic::Wasm(guest) => guest.served(),
+            Logic::Native { .. } => (0, 0),
+        };
+        let (input, timer, (row, origin)) = match bad {
+            Bad::Row(input, row) => (input, None, row),
+            Bad::Timer(timer, row) => (0, Some(timer), (row, Origin::UNKNOWN)),
+        };
+        let CallTime { watermark, processing_time } = now;
+        outcome.culprits.push(Culprit {
+            kind,
+            reason,
+            row,
+            origin,
+            backtrace,
+            input,
+            timer,
+            processing_time,
+            watermark,
+            instance,
+            call,
+        });
+        // The culprit is the last one of the outcome: whoever reports the failure names it.
+        failed.map_or(Ok(()), Err)
     }
 
     fn gave_up(&self, error: CallError) -> TaskError {
@@ -327,8 +389,8 @@ impl OperatorNode {
                     let outputs = &mut outcome.outputs;
                     guest.env().outputs.take(&Rows::default(), |port, rows| outputs.push((port, rows)));
                     for bad in rejected {
-                        let row = timer_row(&timers, bad.row as usize);
-                        self.take_out(DeadLetterKind::Rejected, bad.reason, (row, Origin::UNKNOWN), now, outcome)?;
+                        let timer = bad_timer(&timers, domain, bad.row as usize);
+                        self.take_out(DeadLetterKind::Rejected, bad.reason, timer, now, outcome)?;
                     }
                     return Ok(true);
                 }
@@ -346,7 +408,7 @@ impl OperatorNode {
             let state = self.logic.env().state.as_mut().expect("BUG: state was there");
             assert!(state.begin_timers(domain, up_to, 1, now), "BUG: the timer was not put back");
             state.commit();
-            self.take_out(bad.0, bad.1, (timer_row(&timers, 0), Origin::UNKNOWN), now, outcome)?;
+            self.take_out(bad.0, bad.1, bad_timer(&timers, domain, 0), now, outcome)?;
             return Ok(true);
         }
     }
@@ -357,6 +419,18 @@ fn start_failed(error: CallError) -> CallError {
         CallError::Died { message, .. } => CallError::Fatal(format!("`start` failed: {message}")),
         other => other,
     }
+}
+
+/// What is taken out.
+enum Bad {
+    /// With its input.
+    Row(u32, (Vec<u8>, Origin)),
+    /// As a row.
+    Timer(TimerName, Vec<u8>),
+}
+
+fn bad_timer(timers: &DueTimers, domain: TimeDomain, index: usize) -> Bad {
+    Bad::Timer(TimerName { domain, time: timers.times[index], tag: timers.tags[index] }, timer_row(timers, index))
 }
 
 /// A due timer as a row: its key, its time, and its tag as the value.

@@ -6,9 +6,10 @@
 //! * a watermark goes out after the rows that it speaks of;
 //! * watermarks are counted in batches, not in wall time, so that the same input gives the same stream again.
 
+use super::TaskError;
 use super::chain::Chain;
+use super::errors::NodeErrors;
 use super::operator::Culprit;
-use super::{TaskError, processing_time};
 use crate::connector::dead_letter::DeadLetterKind;
 use crate::connector::{BadRecord, BatchLimits, SourceBatch, SourceReader, SourceStatus};
 use crate::job::splits::SplitNames;
@@ -28,6 +29,7 @@ pub struct SourceDriver {
     name: String,
     reader: Box<dyn SourceReader>,
     on_error: OnError,
+    errors: Arc<NodeErrors>,
     limits: BatchLimits,
     names: Arc<SplitNames>,
     /// By name: the job-wide handle, and the number within the watermark generator.
@@ -44,11 +46,13 @@ pub struct SourceDriver {
 }
 
 impl SourceDriver {
+    #[allow(clippy::too_many_arguments)]
     pub fn new(
         name: String,
         mut reader: Box<dyn SourceReader>,
         watermark: Option<&WatermarkSpec>,
         on_error: OnError,
+        errors: Arc<NodeErrors>,
         batch: BatchSpec,
         names: Arc<SplitNames>,
         metrics: Arc<TaskMetrics>,
@@ -65,6 +69,7 @@ impl SourceDriver {
             name,
             reader,
             on_error,
+            errors,
             limits: BatchLimits { rows_max: batch.rows_max, bytes_max: batch.bytes_max },
             names,
             splits,
@@ -92,7 +97,9 @@ impl SourceDriver {
     pub fn advance(&mut self, chain: &mut Chain) -> Result<Duration, TaskError> {
         self.batch.clear();
         let status = self.reader.poll(&mut self.batch, self.limits).map_err(|e| TaskError::connector(&self.name, &e))?;
-        for bad in std::mem::take(&mut self.batch.bad) {
+        let bad = std::mem::take(&mut self.batch.bad);
+        self.errors.records(u64::from(self.batch.rows.count) + bad.len() as u64);
+        for bad in bad {
             self.take_out(bad, chain)?;
         }
         if let Some(split) = self.batch.split.take() {
@@ -174,7 +181,7 @@ impl SourceDriver {
     fn take_out(&mut self, bad: BadRecord, chain: &mut Chain) -> Result<(), TaskError> {
         self.metrics.rejected.add(1);
         match self.on_error {
-            OnError::Skip => Ok(()),
+            OnError::Skip => self.errors.bad(&bad.reason, 0),
             OnError::Fail => Err(TaskError::Fatal(format!(
                 "source {}: record {} of {} can't be read and the policy is on_error = \"fail\": {}",
                 self.name, bad.record, bad.split, bad.reason
@@ -184,14 +191,10 @@ impl SourceDriver {
                 let (handle, _) = self.split(&bad.split);
                 let mut row = Vec::new();
                 Row::new(&[], &bad.bytes, NO_TIMESTAMP).write(&mut row);
-                let culprit = Culprit {
-                    kind: DeadLetterKind::Decode,
-                    reason: bad.reason,
-                    row,
-                    origin: Origin::new(handle, bad.record),
-                    processing_time: processing_time(),
-                };
-                chain.dead_letters().push(&self.name, culprit)
+                let reason = bad.reason.clone();
+                let culprit = Culprit::unasked(DeadLetterKind::Decode, bad.reason, row, Origin::new(handle, bad.record));
+                let bytes = chain.dead_letters().push(&self.name, culprit)?;
+                self.errors.bad(&reason, bytes as u64)
             }
         }
     }

@@ -8,6 +8,7 @@
 use super::activity::{Activity, Alignment, Doing, uptime_ms};
 use super::chain::Chain;
 use super::gate::{Gate, Received};
+use super::replay::ReplayReader;
 use super::snapshot::AsyncPart;
 use super::source::SourceDriver;
 use super::{Barrier, Control, Element, Report, TaskError};
@@ -16,7 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidegate_core::barrier::{Aligner, Outcome};
-use tidegate_core::checkpoint::{CheckpointId, TaskId};
+use tidegate_core::checkpoint::{CheckpointId, CheckpointKind, TaskId};
 use tidegate_core::diagnosis::SnapshotStage;
 use tidegate_core::watermark::WatermarkMerge;
 use tokio::sync::mpsc::UnboundedSender;
@@ -34,6 +35,9 @@ pub struct Task {
     pub gate: Arc<Gate>,
     pub chain: Chain,
     pub head: Head,
+    pub replay: ReplayReader,
+    /// The barrier of a stop with a savepoint has passed.
+    pub stopped: bool,
     /// The checkpoint that the job was restored from; the first epoch is the one after.
     pub restored: CheckpointId,
     pub reports: UnboundedSender<Report>,
@@ -139,6 +143,9 @@ impl Task {
                     self.report(Report::SourceEnded { task: self.id })?;
                 }
             }
+            if self.replay.has_more() && !self.has_stopped() {
+                self.replay.advance(&mut self.chain)?;
+            }
             batches += 1;
             if batches.is_multiple_of(SWEEP_EVERY) {
                 self.chain.sweep();
@@ -159,9 +166,14 @@ impl Task {
         }
     }
 
+    /// After the barrier of a stop with a savepoint nothing more is read, replays as little as anything.
+    fn has_stopped(&self) -> bool {
+        self.stopped || matches!(&self.head, Head::Source(source) if source.stopped)
+    }
+
     /// When to go on though nothing comes in.
     fn wake_at(&mut self, next_poll: Option<Instant>) -> Option<Instant> {
-        if self.chain.is_draining() {
+        if self.chain.is_draining() || (self.replay.has_more() && !self.has_stopped()) {
             return Some(Instant::now());
         }
         let mut wake = self.chain.next_wake();
@@ -192,13 +204,17 @@ impl Task {
 
     fn control(&mut self, control: Control) -> Result<(), TaskError> {
         match (control, &mut self.head) {
+            (Control::Replay(known), _) => {
+                self.replay.learn(known);
+                Ok(())
+            }
             (Control::Trigger(barrier), Head::Source(source)) => {
                 if barrier.stop.is_some_and(|stop| stop.drain) {
                     source.driver.end_of_time(&mut self.chain)?;
                 }
                 source.stopped |= barrier.stop.is_some();
                 let positions = source.driver.snapshot();
-                let mut part = self.chain.snapshot(barrier)?;
+                let mut part = self.snapshot(barrier)?;
                 part.sources.push(positions);
                 self.hand_over(part)
             }
@@ -267,7 +283,7 @@ impl Task {
             Outcome::Blocked => self.gate.block(channel),
             Outcome::Counted | Outcome::Ignored => {}
             Outcome::Aligned { alignment_us, .. } => {
-                let mut part = self.chain.snapshot(barrier)?;
+                let mut part = self.snapshot(barrier)?;
                 part.timing.alignment_us = alignment_us;
                 self.hand_over(part)?;
             }
@@ -277,6 +293,16 @@ impl Task {
             self.activity.align(alignment(&head.aligner));
         }
         Ok(())
+    }
+
+    fn snapshot(&mut self, barrier: Barrier) -> Result<AsyncPart, TaskError> {
+        if barrier.kind == CheckpointKind::Final {
+            self.replay.finish(&mut self.chain)?;
+        }
+        self.stopped |= barrier.stop.is_some();
+        let mut part = self.chain.snapshot(barrier)?;
+        part.sources.extend(self.replay.snapshot());
+        Ok(part)
     }
 
     fn hand_over(&mut self, part: AsyncPart) -> Result<(), TaskError> {

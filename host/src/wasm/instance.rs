@@ -15,10 +15,11 @@ use super::env::{OperatorEnv, OperatorMeta, Phase, Violation, record_of, violati
 use super::wasi::{self, WasiLimits, WasiState, WasiTrap, WasiView};
 use crate::state::CallTime;
 use std::sync::Arc;
+use tidegate_core::limits::{BACKTRACE_FRAME_BYTES_MAX, BACKTRACE_FRAMES_MAX};
 use tidegate_core::row::{Row, Rows};
 use tidegate_core::state_schema::TimeDomain;
 use wasmtime::component::{Component, InstancePre};
-use wasmtime::{ResourceLimiter, Store, Trap};
+use wasmtime::{ResourceLimiter, Store, Trap, WasmBacktrace};
 
 /// What a store holds beside the instance.
 pub struct GuestStore {
@@ -163,6 +164,9 @@ fn new_store(engine: &wasmtime::Engine, meta: &Arc<OperatorMeta>) -> Store<Guest
     store
 }
 
+/// Stands between what a message says and the frames of the guest.
+const BACKTRACE: &str = "\nwasm backtrace:";
+
 /// Why a call came to nothing. Its effects are gone already.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
@@ -186,11 +190,38 @@ pub enum Death {
 
 impl CallError {
     pub(super) fn died(error: &wasmtime::Error, meta: &OperatorMeta) -> Self {
+        let Self::Died { how, mut message } = Self::died_of(error, meta) else { unreachable!("BUG: it died of nothing") };
+        if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
+            let shown = backtrace.to_string();
+            // The first line is a title.
+            let frames = shown.lines().skip(1).take(BACKTRACE_FRAMES_MAX);
+            message.push_str(BACKTRACE);
+            for frame in frames {
+                message.push_str("\n  ");
+                message.push_str(&frame[..frame.floor_char_boundary(BACKTRACE_FRAME_BYTES_MAX)]);
+            }
+            let more = backtrace.frames().len().saturating_sub(BACKTRACE_FRAMES_MAX);
+            if more > 0 {
+                message.push_str(&format!("\n  … and {more} more"));
+            }
+        }
+        Self::Died { how, message }
+    }
+
+    /// What a message says, and the frames of the guest behind it.
+    pub fn split_backtrace(message: &str) -> (&str, Vec<String>) {
+        match message.split_once(BACKTRACE) {
+            Some((what, frames)) => (what, frames.lines().map(|line| line.trim().to_owned()).filter(|l| !l.is_empty()).collect()),
+            None => (message, Vec::new()),
+        }
+    }
+
+    fn died_of(error: &wasmtime::Error, meta: &OperatorMeta) -> Self {
         if error.downcast_ref::<Trap>() == Some(&Trap::Interrupt) {
             let limit = meta.limits.call_deadline_ms;
             return Self::Died {
                 how: Death::Deadline,
-                message: format!("the call ran longer than {limit} ms (limits.deadline)\n{error:?}"),
+                message: format!("the call ran longer than {limit} ms (limits.deadline)"),
             };
         }
         if let Some(Violation(what)) = error.downcast_ref() {
@@ -202,7 +233,10 @@ impl CallError {
         if let Some(trap) = error.downcast_ref::<WasiTrap>() {
             return Self::Died { how: Death::Violation, message: trap.to_string() };
         }
-        Self::Died { how: Death::Trap, message: format!("{error:?}") }
+        // What the engine says on the way, without the backtrace that follows.
+        let backtrace = error.downcast_ref::<WasmBacktrace>().map(ToString::to_string);
+        let causes = error.chain().map(ToString::to_string).filter(|cause| Some(cause) != backtrace.as_ref());
+        Self::Died { how: Death::Trap, message: causes.collect::<Vec<_>>().join(": ") }
     }
 
     fn failure(failure: types::Failure) -> Self {
@@ -233,6 +267,8 @@ pub struct WasmOperator {
     calls: u64,
     /// The most linear memory that any instance had after a call.
     memory_peak: usize,
+    /// Instances so far.
+    instances: u64,
     /// Rows and slots of the call, moved in and out so that their memory is used again.
     slots: Vec<u32>,
 }
@@ -246,7 +282,7 @@ pub struct RejectedRow {
 
 impl WasmOperator {
     pub fn new(module: LoadedModule, env: OperatorEnv) -> Self {
-        Self { module, live: None, env: Some(Box::new(env)), calls: 0, memory_peak: 0, slots: Vec::new() }
+        Self { module, live: None, env: Some(Box::new(env)), calls: 0, memory_peak: 0, instances: 0, slots: Vec::new() }
     }
 
     pub fn env(&mut self) -> &mut OperatorEnv {
@@ -266,12 +302,18 @@ impl WasmOperator {
         self.memory_peak
     }
 
+    /// The last instance, counted from 1, and the calls of all of them.
+    pub fn served(&self) -> (u64, u64) {
+        (self.instances, self.calls)
+    }
+
     /// Makes sure that there is a started instance: the guest may fail to start for reasons of its own.
     pub fn start(&mut self) -> Result<(), CallError> {
         if self.live.is_some() {
             return Ok(());
         }
         let meta = Arc::clone(&self.env().meta);
+        self.instances += 1;
         let mut store = new_store(self.module.pre.engine(), &meta);
         let mut env = self.env.take().expect("BUG: the environment is in a store outside of a call");
         env.begin(Phase::Start, 0);

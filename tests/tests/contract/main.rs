@@ -8,6 +8,7 @@ mod lifecycle;
 mod limits;
 mod one_bad_record;
 mod output;
+mod poison;
 mod records;
 mod sdk;
 mod state;

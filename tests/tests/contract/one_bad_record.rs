@@ -11,8 +11,12 @@ use tidegate_core::state_schema::TimeDomain::EventTime;
 use tidegate_tests::guest::{MAIN, Setup};
 use tidegate_tests::rows::{self, TestRow, row};
 
-fn node(package: &str, case: &str, on_error: OnError) -> OperatorNode {
-    let (operator, _) = Setup::new(package).option("case", case).limits(|limits| limits.call_deadline_ms = 50).operator();
+pub fn node(package: &str, case: &str, on_error: OnError) -> OperatorNode {
+    let mut setup = Setup::new(package).limits(|limits| limits.call_deadline_ms = 50);
+    if !case.is_empty() {
+        setup = setup.option("case", case);
+    }
+    let (operator, _) = setup.operator();
     OperatorNode {
         name: "operator".to_owned(),
         on_error,

@@ -3,6 +3,7 @@
 
 mod api;
 mod command_line;
+mod dead_letters;
 mod flights;
 mod lifecycle;
 mod operations;

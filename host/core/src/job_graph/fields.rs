@@ -104,6 +104,19 @@ impl<'a> Table<'a> {
         })
     }
 
+    /// Whether the word `"off"` stands there.
+    pub fn is_off(&mut self, key: &'static str) -> bool {
+        self.value(key).and_then(Value::as_str) == Some("off")
+    }
+
+    /// A share of something.
+    pub fn share(&mut self, key: &'static str) -> Option<f64> {
+        self.read(key, |value| {
+            let share = value.as_f64().filter(|share| (0.0..=1.0).contains(share));
+            share.ok_or_else(|| "must be a number from 0.0 to 1.0, or \"off\"".to_string())
+        })
+    }
+
     /// A text like `"64MiB"`, or a whole number of bytes.
     pub fn bytes(&mut self, key: &'static str) -> Option<u64> {
         self.read(key, |value| match value {

@@ -11,11 +11,12 @@ pub use super::fields::name_problem;
 use super::fields::{Problems, Table, node_path, shown};
 use super::guest_limits;
 use super::spec::{
-    BatchSpec, CheckpointSpec, Delivery, JobSpec, KeySpec, OnError, OperatorSpec, PortRef, RestartSpec, SinkSpec, SourceSpec,
-    WatermarkSpec,
+    BatchSpec, CheckpointSpec, Delivery, ErrorsSpec, JobSpec, KeySpec, OnError, OperatorSpec, PortRef, RestartSpec, SinkSpec,
+    SourceSpec, WatermarkSpec,
 };
-use crate::limits::{GuestLimits, KEY_FIELDS_MAX, NAME_BYTES_MAX, NODE_INPUTS_MAX};
+use crate::limits::{ERRORS_PER_MS, GuestLimits, KEY_FIELDS_MAX, NAME_BYTES_MAX, NODE_INPUTS_MAX};
 use crate::problem::{self, Problem};
+use crate::units::format_duration_ms;
 use serde_json::{Map, Value};
 
 const ON_ERROR: [(&str, OnError); 3] = [("dead-letter", OnError::DeadLetter), ("skip", OnError::Skip), ("fail", OnError::Fail)];
@@ -163,6 +164,7 @@ fn read_source(mut table: Table<'_>) -> SourceSpec {
         parallelism: table.number("parallelism").unwrap_or(1),
         watermark: table.table("watermark").map(read_watermark),
         on_error: table.choice("on_error", &ON_ERROR).unwrap_or_default(),
+        errors: table.table("errors").map(read_errors).unwrap_or_default(),
         options: table.rest(),
     }
 }
@@ -181,6 +183,26 @@ fn read_watermark(mut table: Table<'_>) -> WatermarkSpec {
     watermark
 }
 
+fn read_errors(mut table: Table<'_>) -> ErrorsSpec {
+    let default = ErrorsSpec::default();
+    let max = if table.is_off("max") { None } else { table.number("max").map(u64::from).or(default.max) };
+    let ratio = if table.is_off("ratio") { None } else { table.share("ratio").or(default.ratio) };
+    let bytes = if table.is_off("bytes") { None } else { table.bytes("bytes").or(default.bytes) };
+    let errors = ErrorsSpec {
+        max,
+        per_ms: table.duration_ms("per").unwrap_or(default.per_ms),
+        ratio,
+        ratio_min: table.number("ratio_min").unwrap_or(default.ratio_min),
+        bytes,
+    };
+    if !ERRORS_PER_MS.contains(&errors.per_ms) {
+        let (least, most) = (format_duration_ms(*ERRORS_PER_MS.start()), format_duration_ms(*ERRORS_PER_MS.end()));
+        table.problem("per", format!("must be {least} to {most} (errors_per)"));
+    }
+    table.refuse_unknown();
+    errors
+}
+
 fn read_operator(mut table: Table<'_>) -> OperatorSpec {
     let name = read_name(&mut table, "every operator has one");
     let module = table.required_text("module", "the operator's code, as in \"delays@1.2.0\"");
@@ -194,6 +216,7 @@ fn read_operator(mut table: Table<'_>) -> OperatorSpec {
         key: read_key(&mut table),
         parallelism: table.number("parallelism").unwrap_or(1),
         on_error: table.choice("on_error", &ON_ERROR).unwrap_or_default(),
+        errors: table.table("errors").map(read_errors).unwrap_or_default(),
         limits: table.table("limits").map_or_else(GuestLimits::default, guest_limits::read),
         config: read_config(&mut table),
     };

@@ -117,6 +117,27 @@ impl Default for BatchSpec {
     }
 }
 
+/// How many bad records a source or an operator may have before they are a storm, see [`crate::error_rate`]. `None`: no such limit.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ErrorsSpec {
+    /// Bad records within the window.
+    pub max: Option<u64>,
+    pub per_ms: u64,
+    /// Share of the window's records, which counts once `ratio_min` are bad.
+    pub ratio: Option<f64>,
+    pub ratio_min: u32,
+    /// Bytes of dead letters within the window.
+    pub bytes: Option<u64>,
+}
+
+impl Default for ErrorsSpec {
+    /// A job with a few bad records goes on for ever; one that finds nothing but bad ones ends, and so does one that would fill the
+    /// disk with dead letters.
+    fn default() -> Self {
+        Self { max: Some(100_000), per_ms: 60_000, ratio: Some(0.5), ratio_min: 1000, bytes: Some(1 << 30) }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SourceSpec {
     pub name: String,
@@ -125,6 +146,8 @@ pub struct SourceSpec {
     pub watermark: Option<WatermarkSpec>,
     /// Records that can't be decoded, or have no readable timestamp.
     pub on_error: OnError,
+    #[serde(default)]
+    pub errors: ErrorsSpec,
     pub options: Options,
 }
 
@@ -146,6 +169,8 @@ pub struct OperatorSpec {
     pub key: Option<KeySpec>,
     pub parallelism: u32,
     pub on_error: OnError,
+    #[serde(default)]
+    pub errors: ErrorsSpec,
     pub limits: GuestLimits,
     /// Handed to the guest as text.
     pub config: Vec<(String, String)>,

@@ -5,7 +5,7 @@
 
 mod reader;
 
-pub use reader::{DeadLetterPage, DeadLetterQuery, PAGE_LETTERS_MAX, list};
+pub use reader::{DeadLetterPage, DeadLetterQuery, PAGE_LETTERS_MAX, epoch_of, find, list, scan};
 
 use super::file::{FileSink, FileWriter, Place};
 use super::row_text::RowText;
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use tidegate_core::checkpoint::{CheckpointId, Committable};
 use tidegate_core::job_graph::spec::Delivery;
+use tidegate_core::state_schema::TimeDomain;
 
 /// Name of the sink in manifests, and prefix of the files.
 pub const DEAD_LETTERS: &str = "dead-letters";
@@ -67,12 +68,61 @@ pub struct DeadLetter {
     /// As [`tidegate_core::row::ChangeKind::name`] has it.
     pub change: String,
     pub processing_time_ms: u64,
+    /// Of the call that failed.
+    pub call: CallProvenance,
+    /// The letter that was replayed and failed again.
+    pub replay_of: Option<String>,
+}
+
+/// What tells a timer of a key from its others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimerName {
+    pub domain: TimeDomain,
+    pub time: i64,
+    pub tag: u64,
+}
+
+/// The call that could not process the row.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CallProvenance {
+    /// The operator's input that the row came by.
+    #[serde(default)]
+    pub input: u32,
+    /// Event time of the operator; absent before the first watermark.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watermark: Option<i64>,
+    /// Which attempt of the job's run it was, from 1.
+    #[serde(default)]
+    pub attempt: u32,
+    /// Which instance of the guest in its task, from 1, and which call of the task: 0 where no guest was asked.
+    #[serde(default)]
+    pub instance: u64,
+    #[serde(default)]
+    pub call: u64,
+    /// Where the guest was, innermost frame first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backtrace: Vec<String>,
+    /// Set where a timer failed: the row has the timer's key, its time, and its tag as the value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timer: Option<TimerName>,
 }
 
 impl DeadLetter {
     /// As a line, without the newline.
     pub fn to_line(&self) -> Vec<u8> {
         serde_json::to_vec(&Line::from(self)).expect("BUG: a dead letter is JSON")
+    }
+
+    /// Of key, value and headers.
+    pub fn bytes(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.key.len() + self.value.as_ref().map_or(0, Vec::len) + headers
+    }
+
+    /// The same as a value: a letter within another document.
+    pub fn from_value(value: serde_json::Value) -> Result<Self, String> {
+        let line: Line = serde_json::from_value(value).map_err(|error| error.to_string())?;
+        line.try_into()
     }
 
     pub fn from_line(line: &[u8]) -> Result<Self, String> {
@@ -114,6 +164,10 @@ struct Line {
     timestamp: Option<i64>,
     change: String,
     processing_time_ms: u64,
+    #[serde(flatten)]
+    call: CallProvenance,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    replay_of: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -169,6 +223,8 @@ impl From<&DeadLetter> for Line {
             timestamp: letter.timestamp,
             change: letter.change.clone(),
             processing_time_ms: letter.processing_time_ms,
+            call: letter.call.clone(),
+            replay_of: letter.replay_of.clone(),
         }
     }
 }
@@ -197,6 +253,8 @@ impl TryFrom<Line> for DeadLetter {
             timestamp: line.timestamp,
             change: line.change,
             processing_time_ms: line.processing_time_ms,
+            call: line.call,
+            replay_of: line.replay_of,
         })
     }
 }
@@ -258,15 +316,16 @@ pub struct DeadLetterWriter {
 }
 
 impl DeadLetterWriter {
-    /// Gives the letter its id and appends it.
-    pub fn push(&mut self, letter: &mut DeadLetter) -> Result<(), ConnectorError> {
+    /// Gives the letter its id and appends it; the answer is its length.
+    pub fn push(&mut self, letter: &mut DeadLetter) -> Result<usize, ConnectorError> {
         letter.id = format!("{:08}-{:03}-{:06}", self.files.epoch(), self.files.task(), self.in_epoch);
         self.in_epoch += 1;
         let line = letter.to_line();
         self.files.append(1, |out| {
             out.extend_from_slice(&line);
             out.push(b'\n');
-        })
+        })?;
+        Ok(line.len() + 1)
     }
 
     pub fn begin(&mut self, epoch: CheckpointId) -> Result<(), ConnectorError> {

@@ -55,18 +55,90 @@ impl Committed {
     }
 }
 
-/// A page of the dead letters in a folder. A `before` that names nothing known is an error of kind `InvalidInput`.
-pub fn list(folder: &Path, query: &DeadLetterQuery<'_>) -> Result<DeadLetterPage> {
+/// The checkpoint that a letter was committed with, from its id.
+pub fn epoch_of(id: &str) -> Option<u64> {
+    parse_id(id).map(|(epoch, ..)| epoch)
+}
+
+/// `<epoch>-<task>-<number>`
+fn parse_id(id: &str) -> Option<(u64, u32, u64)> {
+    let mut parts = id.split('-');
+    let parsed = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    parts.next().is_none().then_some(parsed)
+}
+
+fn committed(folder: &Path) -> Result<Vec<Committed>> {
     let mut files = Vec::new();
     match std::fs::read_dir(folder) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(DeadLetterPage::default()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
         entries => {
             for entry in entries? {
                 files.extend(entry?.file_name().to_str().and_then(Committed::parse));
             }
         }
     }
-    files.sort_by(|a, b| b.cmp(a));
+    files.sort();
+    Ok(files)
+}
+
+/// One letter by its id. Only the files of its epoch and task are read.
+pub fn find(folder: &Path, id: &str) -> Result<Option<DeadLetter>> {
+    let Some((epoch, task, _)) = parse_id(id) else { return Ok(None) };
+    let mut found = None;
+    for file in committed(folder)?.into_iter().filter(|file| file.epoch == epoch && file.task == task) {
+        scan_file(&folder.join(&file.name), &mut |letter| {
+            if letter.id == id {
+                found = Some(letter);
+            }
+            found.is_none()
+        })?;
+        if found.is_some() {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// All letters, oldest first, one at a time, until `each` says that it has enough. Lines that can't be read are passed over.
+pub fn scan(folder: &Path, mut each: impl FnMut(DeadLetter) -> bool) -> Result<()> {
+    for file in committed(folder)? {
+        if !scan_file(&folder.join(&file.name), &mut each)? {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// False: somebody has enough.
+fn scan_file(path: &Path, each: &mut dyn FnMut(DeadLetter) -> bool) -> Result<bool> {
+    let mut reader = match File::open(path) {
+        Ok(file) => BufReader::new(file),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = (&mut reader).take(LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
+        if read == 0 {
+            return Ok(true);
+        }
+        if line.last() != Some(&b'\n') && read as u64 == LINE_BYTES_MAX {
+            reader.skip_until(b'\n')?;
+            continue;
+        }
+        if let Ok(letter) = DeadLetter::from_line(&line)
+            && !each(letter)
+        {
+            return Ok(false);
+        }
+    }
+}
+
+/// A page of the dead letters in a folder. A `before` that names nothing known is an error of kind `InvalidInput`.
+pub fn list(folder: &Path, query: &DeadLetterQuery<'_>) -> Result<DeadLetterPage> {
+    let mut files = committed(folder)?;
+    files.reverse();
     let mut before_line = u64::MAX;
     if let Some(before) = query.before {
         let (file, line) = parse_cursor(before)?;

@@ -25,6 +25,8 @@ fn letter(operator: &str, reason: &str) -> DeadLetter {
         timestamp: Some(5),
         change: "insert".into(),
         processing_time_ms: 99,
+        call: CallProvenance::default(),
+        replay_of: None,
     }
 }
 

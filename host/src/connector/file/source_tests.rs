@@ -18,6 +18,7 @@ fn spec(options: Value, field: Option<&str>) -> SourceSpec {
         parallelism: 1,
         watermark: field.map(|field| WatermarkSpec { field: Some(field.into()), out_of_orderness_ms: 0, idle_after_ms: None }),
         on_error: OnError::DeadLetter,
+        errors: Default::default(),
         options: options.as_object().expect("an object").clone(),
     }
 }

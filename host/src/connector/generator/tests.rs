@@ -13,6 +13,7 @@ fn spec(options: Value, parallelism: u32) -> SourceSpec {
         parallelism,
         watermark: None,
         on_error: OnError::Fail,
+        errors: Default::default(),
         options: options.as_object().expect("an object").clone(),
     }
 }

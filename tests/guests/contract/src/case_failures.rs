@@ -9,7 +9,41 @@ use crate::bindings::tidegate::streaming::types::{Batch, Failure, RejectedRow, T
 use crate::{Answer, MAIN, has_bad, rows};
 use std::hint::black_box;
 
+/// What is wrong with a row of the case `mixed`: the word behind `bad ` in its value.
+fn wrong_with(value: &[u8]) -> Option<&str> {
+    let (_, rest) = std::str::from_utf8(value).ok()?.split_once("bad ")?;
+    rest.split([' ', '"']).next()
+}
+
+/// Rows that are bad in different ways in one batch. Those to reject leave no trace; of the others the first one ends the call.
+fn mixed(batch: &Batch) -> Answer {
+    let bad: Vec<(u32, &str)> = (0..)
+        .zip(rows::iter(&batch.rows))
+        .filter_map(|(row, content)| Some((row, wrong_with(content.value.unwrap_or_default())?)))
+        .collect();
+    let rejected = |row: u32| RejectedRow { row, reason: format!("row {row} is bad") };
+    let reject: Vec<u32> = bad.iter().filter(|(_, wrong)| *wrong == "reject").map(|(row, _)| *row).collect();
+    effects(batch, &reject);
+    match bad.iter().find(|(_, wrong)| *wrong != "reject") {
+        None => Ok(reject.into_iter().map(rejected).collect()),
+        Some((row, "bad-row")) => Err(Failure::BadRow(rejected(*row))),
+        Some((_, "spin")) => spin(),
+        Some((_, "exit")) => std::process::exit(3),
+        Some((_, "allocate")) => allocate(),
+        Some((row, wrong)) => panic!("row {row} is bad: {wrong}"),
+    }
+}
+
 pub fn run(case: &str, batch: &Batch) -> Option<Answer> {
+    match case {
+        "mixed" => return Some(mixed(batch)),
+        // The same operator once it is mended.
+        "mended" => {
+            effects(batch, &[]);
+            return Some(Ok(Vec::new()));
+        }
+        _ => {}
+    }
     let known = [
         "reject",
         "reject-unknown-row",
@@ -77,7 +111,7 @@ fn effects(batch: &Batch, except: &[u32]) {
         list.add(*slot, bytes);
         count.add(*slot, 1);
         let seen = count.get(*slot).unwrap_or_default();
-        set_timer(*slot, TimeDomain::EventTime, row.timestamp + 1000, 0);
+        set_timer(*slot, TimeDomain::EventTime, row.timestamp + 1000, timer_tag(bytes));
         // The number of the row for its key: any trace of a dropped call would show in it.
         let numbered = format!("{} #{seen} of {}", crate::show(bytes), list.length(*slot));
         rows::write(&mut out, row.key, Some(numbered.as_bytes()), row.timestamp, 0, &[]);
@@ -86,6 +120,12 @@ fn effects(batch: &Batch, except: &[u32]) {
     Counter::new("effects").add(u64::from(emitted));
     log(Level::Info, "effects", &[]);
     emit(MAIN, emitted, &out);
+}
+
+/// What the row's timer will do, in the case `mixed`: 1 traps, 2 is rejected.
+fn timer_tag(value: &[u8]) -> u64 {
+    let has = |word: &str| value.windows(word.len()).any(|window| window == word.as_bytes());
+    if has("timer-trap") { 1 } else { u64::from(has("timer-reject")) * 2 }
 }
 
 pub fn spin() -> ! {

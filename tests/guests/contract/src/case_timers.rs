@@ -78,6 +78,11 @@ pub fn due(case: &str, timers: &DueTimers) -> Answer {
                 rejected.push(RejectedRow { row: index as u32, reason: "this timer is rejected".to_owned() });
                 continue;
             }
+            "mixed" if tag == 2 => {
+                rejected.push(RejectedRow { row: index as u32, reason: "this timer is rejected".to_owned() });
+                continue;
+            }
+            "mixed" if tag == 1 => panic!("this timer traps"),
             "timers-fatal" => return Err(Failure::Fatal("on-timers says fatal".to_owned())),
             "timers-trap" => panic!("on-timers traps"),
             "timers-again" if tag > 0 => set_timer(*slot, timers.domain, time + DELAY_MS, tag - 1),
@@ -86,8 +91,8 @@ pub fn due(case: &str, timers: &DueTimers) -> Answer {
             _ => {}
         }
         let before = fired.get(*slot).map_or(0, |bytes| bytes[0]);
-        fired.put(*slot, &[before + 1]);
-        report("timer", format!("{domain} {time} {} {tag} (number {})", show(key), before + 1));
+        fired.put(*slot, &[before.wrapping_add(1)]);
+        report("timer", format!("{domain} {time} {} {tag} (number {})", show(key), before.wrapping_add(1)));
     }
     Ok(rejected)
 }

@@ -136,6 +136,16 @@ impl RecordProcessing for RecordContract {
                     return Err(fail(&case));
                 }
             }
+            // Rows that are bad in different ways, as the word behind `bad ` says.
+            "mixed" => {
+                report(&item, &format!("{} #{}", text(&value), count()));
+                let value = text(&value);
+                match value.split_once("bad ").and_then(|(_, rest)| rest.split([' ', '"']).next()) {
+                    None => {}
+                    Some("reject" | "bad-row") => return Err(fail("bad-row")),
+                    Some(wrong) => return Err(fail(if wrong == "spin" { "spin" } else { "trap" })),
+                }
+            }
             "forward-bad-row" if is_bad => forward(MAIN, &[1]),
             "bad-slot" if is_bad => ValueState::new("count").clear(1),
             "forward-bad-row" | "bad-slot" => report(&item, "good"),

@@ -30,6 +30,7 @@ impl Operator for Script {
     fn on_timer(&mut self, timer: &Timer<'_>, ctx: &mut Ctx<'_>) -> Result<(), RecordError> {
         let fired = self.value.get(ctx);
         self.value.set(ctx, fired + 1);
+        assert!(timer.tag != 666, "tag 666 is the end");
         if timer.tag == 13 {
             reject!("tag 13 brings bad luck");
         }
@@ -118,6 +119,9 @@ impl Script {
             "reject" => reject!("{}", word(1)),
             "fatal" => return Err(RecordError::fatal(word(1))),
             "transient" => return Err(RecordError::transient(word(1))),
+            "spin" => loop {
+                std::hint::black_box(words);
+            },
             "panic" => panic!("{}", word(1)),
             other => reject!("there is no command {other:?}"),
         }
