@@ -5,9 +5,11 @@
 //! * times are milliseconds since 1970 and end in `_ms`, names of states and kinds are in kebab-case;
 //! * every error is a [`ProblemDetails`], whatever went wrong.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use tidegate_core::checkpoint::CheckpointKind;
 use tidegate_core::state_schema::StateDeclaration;
 
 pub use tidegate_core::checkpoint::CheckpointReport;
@@ -21,7 +23,7 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 // ---- errors -------------------------------------------------------------------------------------------------------------------
 
 /// RFC 9457, with what to do about it and everything that is wrong with a document at once.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ProblemDetails {
     /// `urn:tidegate:problem:<kind>`: for programs.
     #[serde(rename = "type")]
@@ -39,7 +41,7 @@ pub struct ProblemDetails {
 // ---- modules ------------------------------------------------------------------------------------------------------------------
 
 /// A component as stored: immutable under its name and version.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModuleView {
     pub name: String,
     pub version: String,
@@ -59,7 +61,7 @@ impl ModuleView {
 }
 
 /// What a look into the component found.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModuleDescription {
     /// `processor` or `record-processor`.
     pub world: String,
@@ -70,7 +72,7 @@ pub struct ModuleDescription {
 }
 
 /// What the component says of itself, but for its states.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct OperatorDescription {
     pub name: String,
     pub version: String,
@@ -80,7 +82,7 @@ pub struct OperatorDescription {
     pub outputs: Vec<String>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModuleList {
     pub modules: Vec<ModuleView>,
 }
@@ -88,14 +90,14 @@ pub struct ModuleList {
 // ---- jobs ---------------------------------------------------------------------------------------------------------------------
 
 /// What the user asked for. A host that comes up starts the jobs that are to run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DesiredState {
     Running,
     Stopped,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JobView {
     pub name: String,
     /// Made when the job was created: tells two jobs of one name apart.
@@ -115,7 +117,7 @@ pub struct JobView {
 }
 
 /// How a run ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ended {
     pub state: JobState,
     pub at_ms: u64,
@@ -126,7 +128,7 @@ pub struct Ended {
     pub savepoint: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JobStatus {
     pub state: JobState,
     /// 1 for the first try of this run, one more for every restart.
@@ -150,7 +152,7 @@ impl JobStatus {
 }
 
 /// One parallel instance of a chain of nodes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TaskStatus {
     pub vertex: u32,
     pub index: u32,
@@ -166,13 +168,13 @@ pub struct TaskStatus {
     pub watermark: Option<i64>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JobList {
     pub jobs: Vec<JobView>,
 }
 
 /// Where a start begins.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum StartFrom {
     /// From the last completed checkpoint, or from nothing if there is none.
@@ -184,14 +186,14 @@ pub enum StartFrom {
     Fresh,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StartRequest {
     #[serde(default)]
     pub from: StartFrom,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StopRequest {
     /// Take a savepoint as the last thing.
@@ -206,13 +208,13 @@ pub struct StopRequest {
 }
 
 /// The job as drawn: its nodes, how they are chained into vertices, and the streams between them.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JobGraph {
     pub nodes: Vec<GraphNode>,
     pub edges: Vec<GraphEdge>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum NodeKind {
     Source,
@@ -220,7 +222,7 @@ pub enum NodeKind {
     Sink,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GraphNode {
     pub name: String,
     pub kind: NodeKind,
@@ -234,7 +236,7 @@ pub struct GraphNode {
     pub vertex: Option<u32>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GraphEdge {
     pub from: String,
     pub to: String,
@@ -246,7 +248,7 @@ pub struct GraphEdge {
 
 // ---- operations, savepoints, checkpoints ----------------------------------------------------------------------------------------
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OperationKind {
     Savepoint,
@@ -254,7 +256,7 @@ pub enum OperationKind {
     StopWithSavepoint,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OperationState {
     Running,
@@ -263,7 +265,7 @@ pub enum OperationState {
 }
 
 /// Something that takes its time. Kept until the host ends or newer ones push it out.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OperationView {
     pub id: String,
     pub job: String,
@@ -285,7 +287,13 @@ impl OperationView {
     }
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+/// Newest last.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OperationList {
+    pub operations: Vec<OperationView>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SavepointRequest {
     /// As in [`StopRequest`].
@@ -293,7 +301,7 @@ pub struct SavepointRequest {
     pub operation: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SavepointInfo {
     pub id: String,
     pub job: String,
@@ -304,13 +312,13 @@ pub struct SavepointInfo {
     pub bytes: u64,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SavepointList {
     pub savepoints: Vec<SavepointInfo>,
 }
 
 /// Newest last. Of this run of the job; older ones are in the metrics and the logs.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckpointList {
     pub checkpoints: Vec<CheckpointReport>,
 }
@@ -318,7 +326,7 @@ pub struct CheckpointList {
 // ---- dead letters -----------------------------------------------------------------------------------------------------------------
 
 /// A record that the job could not process, and where it came from.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DeadLetter {
     /// Unique in the job; also a place to go on from.
     pub id: String,
@@ -345,7 +353,7 @@ pub struct DeadLetter {
 }
 
 /// Newest first.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DeadLetterPage {
     pub dead_letters: Vec<DeadLetter>,
     /// Hand it over as `before` to go on; absent at the end.
@@ -369,9 +377,154 @@ pub const DEAD_LETTERS_PAGE_DEFAULT: usize = 100;
 /// One page is held in memory, and a record may have 16 MiB.
 pub const DEAD_LETTERS_PAGE_MAX: usize = 1000;
 
+// ---- events and logs ----------------------------------------------------------------------------------------------------------------
+
+/// Something that happened to a job. `id` is the place to go on from: as `Last-Event-ID`, or as `after`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct EventView {
+    pub id: String,
+    pub at_ms: u64,
+    #[serde(flatten)]
+    pub event: EventBody,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum EventBody {
+    /// The job is in another state. As the first event of a stream that begins now it tells the state of the moment, without `from`.
+    State {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<JobState>,
+        to: JobState,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
+    /// An attempt failed, and another one follows after the delay.
+    Restart {
+        reason: String,
+        attempt: u32,
+        delay_ms: u64,
+    },
+    Checkpoint {
+        checkpoint: u64,
+        kind: CheckpointKind,
+        step: CheckpointStep,
+        duration_ms: u64,
+        bytes: u64,
+        /// Why it was aborted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// A savepoint is in its place, or could not be taken.
+    Savepoint {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        checkpoint: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
+    /// Counted when a checkpoint has ended: so many more from this node, and so many since the host came up.
+    DeadLetters {
+        operator: String,
+        new: u64,
+        total: u64,
+    },
+    /// Something that takes its time has begun or ended.
+    Operation {
+        operation: OperationView,
+    },
+    Log(LogRecord),
+    /// Events before this one were pushed out before they could be sent.
+    Lagged,
+}
+
+impl EventBody {
+    pub const TYPES: [&str; 8] = ["state", "restart", "checkpoint", "savepoint", "dead-letters", "operation", "log", "lagged"];
+
+    /// As in the key `type`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::State { .. } => "state",
+            Self::Restart { .. } => "restart",
+            Self::Checkpoint { .. } => "checkpoint",
+            Self::Savepoint { .. } => "savepoint",
+            Self::DeadLetters { .. } => "dead-letters",
+            Self::Operation { .. } => "operation",
+            Self::Log(_) => "log",
+            Self::Lagged => "lagged",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum CheckpointStep {
+    Triggered,
+    Completed,
+    Aborted,
+}
+
+/// In the order of their weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogLevel {
+    Trace,
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+impl LogLevel {
+    pub const ALL: [Self; 5] = [Self::Trace, Self::Debug, Self::Info, Self::Warn, Self::Error];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Trace => "trace",
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// What a guest said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LogRecord {
+    pub level: LogLevel,
+    pub operator: String,
+    /// `name@version`
+    pub module: String,
+    /// Index of the task among those of the operator.
+    pub task: u32,
+    pub message: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LogLine {
+    pub id: String,
+    pub at_ms: u64,
+    #[serde(flatten)]
+    pub record: LogRecord,
+}
+
+/// Oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LogPage {
+    pub lines: Vec<LogLine>,
+    /// Hand it over as `after` to go on.
+    pub next: String,
+    /// Lines after `after` were pushed out by newer ones.
+    pub lagged: bool,
+}
+
+pub const LOG_PAGE_DEFAULT: usize = 100;
+/// One page is held in memory, and a line may have 1 MiB.
+pub const LOG_PAGE_MAX: usize = 1000;
+
 // ---- the host -----------------------------------------------------------------------------------------------------------------------
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VersionView {
     pub version: String,
     pub api: String,

@@ -36,6 +36,7 @@ use crate::api::{
     DeadLetterPage, DeadLetterQuery, DesiredState, GraphEdge, GraphNode, JobGraph, JobView, ModuleView, NodeKind, OperationView,
 };
 use crate::job_store::{JobStore, Unreadable};
+use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::module_store::ModuleStore;
 use operation::Operations;
@@ -95,6 +96,8 @@ struct Job {
     /// One decision about the job's life at a time. Never held for as long as a run takes to end, but by a delete.
     transition: tokio::sync::Mutex<()>,
     operations: Operations,
+    /// Over all runs, for as long as this host lives.
+    journal: Arc<Journal>,
 }
 
 struct Slot {
@@ -116,11 +119,13 @@ struct Run {
 
 impl Job {
     fn new(stored: StoredJob) -> Arc<Self> {
+        let journal = Arc::new(Journal::default());
         Arc::new(Self {
             slot: Mutex::new(Slot { stored, run: None, follower: None, gone: false }),
             writes: Default::default(),
             transition: Default::default(),
-            operations: Operations::default(),
+            operations: Operations::new(journal.clone()),
+            journal,
         })
     }
 
@@ -293,6 +298,16 @@ impl JobManager {
     pub fn checkpoints(&self, name: &str) -> Result<Vec<CheckpointReport>, ManagerError> {
         let run = self.find(name)?.slot().run.clone();
         Ok(run.map(|run| run.handle.checkpoints()).unwrap_or_default())
+    }
+
+    /// What happened to the job and what its guests said, since this host came up.
+    pub fn journal(&self, name: &str) -> Result<Arc<Journal>, ManagerError> {
+        Ok(self.find(name)?.journal.clone())
+    }
+
+    /// Where it stands now.
+    pub fn state(&self, name: &str) -> Result<JobState, ManagerError> {
+        Ok(self.find(name)?.view(false).status.state)
     }
 
     pub fn graph(&self, name: &str) -> Result<JobGraph, ManagerError> {

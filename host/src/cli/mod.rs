@@ -9,6 +9,7 @@ mod client;
 mod error;
 mod job;
 mod job_file;
+mod logs;
 mod module;
 mod run;
 mod savepoint;
@@ -22,6 +23,7 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use client::Client;
 use error::CliError;
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 pub use terminal::Terminal;
 
@@ -40,9 +42,28 @@ struct Global {
     /// The server to talk to.
     #[arg(long, global = true, env = "TIDEGATE_SERVER", default_value = "http://127.0.0.1:8080", value_name = "URL")]
     server: String,
+    /// The token to send: the first `write:` one of the file, else the first. For `serve`: the tokens to accept. A token alone can be
+    /// given in TIDEGATE_TOKEN.
+    #[arg(long, global = true, env = "TIDEGATE_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Certificates to trust when the server has one of its own making, as PEM.
+    #[arg(long, global = true, env = "TIDEGATE_CA_CERT", value_name = "FILE")]
+    ca_cert: Option<PathBuf>,
     /// How answers are written.
     #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
     output: Output,
+}
+
+impl Global {
+    fn client(&self) -> Result<Client, CliError> {
+        let mut client = Client::new(&self.server, self.ca_cert.as_deref())?;
+        if let Some(path) = &self.token_file {
+            client.use_token(&client::token_of_file(path)?)?;
+        } else if let Ok(token) = std::env::var("TIDEGATE_TOKEN") {
+            client.use_token(token.trim())?;
+        }
+        Ok(client)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -95,9 +116,9 @@ fn exit_code(args: impl IntoIterator<Item = OsString>, wiring: &dyn Wiring, term
 }
 
 fn execute(cli: Cli, wiring: &dyn Wiring, terminal: &mut Terminal) -> Result<u8, CliError> {
-    let client = || Client::new(&cli.global.server);
+    let client = || cli.global.client();
     match cli.command {
-        Command::Serve(args) => return serve::serve(args, wiring, terminal),
+        Command::Serve(args) => return serve::serve(args, cli.global, wiring, terminal),
         Command::Run(args) => return run::run(args, wiring, terminal),
         Command::Module(command) => module::execute(command, &client()?, terminal)?,
         Command::Job(command) => job::execute(command, &client()?, terminal)?,

@@ -13,6 +13,7 @@
 //! * a segment that a retained manifest or a live chain names is never deleted;
 //! * what lies under [`SAVEPOINTS`] belongs to the user: the host never deletes it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -154,7 +155,7 @@ pub struct OperatorManifest {
     pub tasks: Vec<Vec<SegmentRef>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum CheckpointKind {
     Checkpoint,
@@ -327,7 +328,7 @@ pub enum Action {
     },
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckpointReport {
     pub checkpoint: CheckpointId,
     pub kind: CheckpointKind,
@@ -343,7 +344,7 @@ pub struct CheckpointReport {
     pub reason: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum CheckpointStatus {
     Pending,
