@@ -422,7 +422,7 @@ pub enum EventBody {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     },
-    /// Counted when a checkpoint has ended: so many more from this node, and so many since the host came up.
+    /// Counted when a checkpoint has ended: so many more from this node, and so many since this run began.
     DeadLetters {
         operator: String,
         new: u64,

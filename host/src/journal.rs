@@ -129,6 +129,11 @@ impl Journal {
         self.record(EventBody::Checkpoint { checkpoint, kind, step, duration_ms, bytes, reason: report.reason.clone() });
     }
 
+    /// Counters begin anew.
+    pub fn run_begins(&self) {
+        self.inner().dead_letters.clear();
+    }
+
     /// The node's counter as it stands. Nothing is told where it has not moved.
     pub fn dead_letters(&self, operator: &str, total: u64) {
         let told = self.inner().dead_letters.insert(operator.to_owned(), total).unwrap_or(0);
@@ -386,11 +391,13 @@ mod tests {
         for total in [0, 3, 3, 5] {
             journal.dead_letters("a", total);
         }
+        journal.run_begins();
+        journal.dead_letters("a", 2);
         let chunk = journal.read(0, &Selection::default(), 10);
         let told = |entry: &Arc<Entry>| match entry.body {
             EventBody::DeadLetters { new, total, .. } => (new, total),
             _ => panic!("{entry:?}"),
         };
-        assert_eq!(chunk.entries.iter().map(told).collect::<Vec<_>>(), [(3, 3), (2, 5)]);
+        assert_eq!(chunk.entries.iter().map(told).collect::<Vec<_>>(), [(3, 3), (2, 5), (2, 2)]);
     }
 }

@@ -3,6 +3,7 @@
 
 mod api;
 mod command_line;
+mod events;
 mod flights;
 mod lifecycle;
 mod rescale;
