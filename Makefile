@@ -20,13 +20,14 @@ GUEST_FLAGS := --profile guest --target wasm32-wasip2
 # To stderr, like what cargo says: the output of `make bench` is one line of JSON.
 say = @echo "== $(1)" >&2
 
-.PHONY: help setup build guests demo test fuzz lint format bench release readme clean
+.PHONY: help setup build guests demo test fuzz schemathesis lint format bench release readme clean
 
 help:
 	@echo "make demo     the main job on real flights: deployed over HTTP, killed with kill -9, started again, checked by an oracle"
 	@echo "              (make demo ARGS=--quick: with a sample, without a download)"
 	@echo "make test     all tests, and the commands of the README"
 	@echo "make fuzz     what comes from outside, bent in every way, for FUZZ_SECONDS=600"
+	@echo "make schemathesis  made-up requests against the description of the HTTP API (SCHEMATHESIS_EXAMPLES=1000 looks longer)"
 	@echo "make bench    one benchmark run, one JSON line: make bench ARGS=\"--workload w2 --keys 1000 --seconds 20\""
 	@echo "make build    the host, in $(TARGET_DIR)/debug/tidegate"
 	@echo "make guests   the example operators as components, in $(TARGET_DIR)/wasm32-wasip2/guest/"
@@ -66,6 +67,10 @@ test: build guests
 fuzz: setup
 	$(call say,bent inputs of every kind for $(or $(FUZZ_SECONDS),600) s)
 	@FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) $(CARGO) test --package tidegate-tests --test fuzz -- --nocapture $(ARGS)
+
+schemathesis: build
+	$(call say,schemathesis: made-up requests against the description of the API)
+	@PYTHON=$(PYTHON) tests/schemathesis.sh
 
 readme: build guests
 	@tests/readme.sh

@@ -5,9 +5,11 @@
 //! * times are milliseconds since 1970 and end in `_ms`, names of states and kinds are in kebab-case;
 //! * every error is a [`ProblemDetails`], whatever went wrong.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use tidegate_core::checkpoint::CheckpointKind;
 use tidegate_core::state_schema::StateDeclaration;
 
 pub use tidegate_core::checkpoint::CheckpointReport;
@@ -22,7 +24,7 @@ pub const PROBLEM_JSON: &str = "application/problem+json";
 // ---- errors -------------------------------------------------------------------------------------------------------------------
 
 /// RFC 9457, with what to do about it and everything that is wrong with a document at once.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ProblemDetails {
     /// `urn:tidegate:problem:<kind>`: for programs.
     #[serde(rename = "type")]
@@ -40,7 +42,7 @@ pub struct ProblemDetails {
 // ---- modules ------------------------------------------------------------------------------------------------------------------
 
 /// A component as stored: immutable under its name and version.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModuleView {
     pub name: String,
     pub version: String,
@@ -60,7 +62,7 @@ impl ModuleView {
 }
 
 /// What a look into the component found.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModuleDescription {
     /// `processor` or `record-processor`.
     pub world: String,
@@ -71,7 +73,7 @@ pub struct ModuleDescription {
 }
 
 /// What the component says of itself, but for its states.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct OperatorDescription {
     pub name: String,
     pub version: String,
@@ -81,7 +83,7 @@ pub struct OperatorDescription {
     pub outputs: Vec<String>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModuleList {
     pub modules: Vec<ModuleView>,
 }
@@ -89,14 +91,14 @@ pub struct ModuleList {
 // ---- jobs ---------------------------------------------------------------------------------------------------------------------
 
 /// What the user asked for. A host that comes up starts the jobs that are to run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DesiredState {
     Running,
     Stopped,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JobView {
     pub name: String,
     /// Made when the job was created: tells two jobs of one name apart.
@@ -116,7 +118,7 @@ pub struct JobView {
 }
 
 /// How a run ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Ended {
     pub state: JobState,
     pub at_ms: u64,
@@ -127,7 +129,7 @@ pub struct Ended {
     pub savepoint: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JobStatus {
     pub state: JobState,
     /// 1 for the first try of this run, one more for every restart.
@@ -151,7 +153,7 @@ impl JobStatus {
 }
 
 /// One parallel instance of a chain of nodes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TaskStatus {
     pub vertex: u32,
     pub index: u32,
@@ -171,7 +173,7 @@ pub struct TaskStatus {
 }
 
 /// The guest of one operator in one task. Counters go on over restarts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GuestStatus {
     pub operator: String,
     pub calls: u64,
@@ -182,7 +184,7 @@ pub struct GuestStatus {
 }
 
 /// Why a job stands where it stands.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JobWhy {
     pub job: String,
     /// One sentence: the cause, as far as it can be seen.
@@ -191,13 +193,13 @@ pub struct JobWhy {
     pub facts: RunFacts,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JobList {
     pub jobs: Vec<JobView>,
 }
 
 /// Where a start begins.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum StartFrom {
     /// From the last completed checkpoint, or from nothing if there is none.
@@ -209,14 +211,14 @@ pub enum StartFrom {
     Fresh,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StartRequest {
     #[serde(default)]
     pub from: StartFrom,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StopRequest {
     /// Take a savepoint as the last thing.
@@ -231,13 +233,13 @@ pub struct StopRequest {
 }
 
 /// The job as drawn: its nodes, how they are chained into vertices, and the streams between them.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct JobGraph {
     pub nodes: Vec<GraphNode>,
     pub edges: Vec<GraphEdge>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum NodeKind {
     Source,
@@ -245,7 +247,7 @@ pub enum NodeKind {
     Sink,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GraphNode {
     pub name: String,
     pub kind: NodeKind,
@@ -259,7 +261,7 @@ pub struct GraphNode {
     pub vertex: Option<u32>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GraphEdge {
     pub from: String,
     pub to: String,
@@ -271,7 +273,7 @@ pub struct GraphEdge {
 
 // ---- operations, savepoints, checkpoints ----------------------------------------------------------------------------------------
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OperationKind {
     Savepoint,
@@ -279,7 +281,7 @@ pub enum OperationKind {
     StopWithSavepoint,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OperationState {
     Running,
@@ -288,7 +290,7 @@ pub enum OperationState {
 }
 
 /// Something that takes its time. Kept until the host ends or newer ones push it out.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OperationView {
     pub id: String,
     pub job: String,
@@ -310,7 +312,13 @@ impl OperationView {
     }
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+/// Newest last.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OperationList {
+    pub operations: Vec<OperationView>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SavepointRequest {
     /// As in [`StopRequest`].
@@ -318,7 +326,7 @@ pub struct SavepointRequest {
     pub operation: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SavepointInfo {
     pub id: String,
     pub job: String,
@@ -329,13 +337,13 @@ pub struct SavepointInfo {
     pub bytes: u64,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SavepointList {
     pub savepoints: Vec<SavepointInfo>,
 }
 
 /// Newest last. Of this run of the job; older ones are in the metrics and the logs.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckpointList {
     pub checkpoints: Vec<CheckpointReport>,
 }
@@ -343,7 +351,7 @@ pub struct CheckpointList {
 // ---- dead letters -----------------------------------------------------------------------------------------------------------------
 
 /// A record that the job could not process, and where it came from.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DeadLetter {
     /// Unique in the job; also a place to go on from.
     pub id: String,
@@ -372,7 +380,7 @@ pub struct DeadLetter {
 }
 
 /// What became of a dead letter.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LetterState {
     pub state: LetterStateName,
     /// The request that replays or discards it.
@@ -383,7 +391,7 @@ pub struct LetterState {
     pub checkpoint: Option<u64>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LetterStateName {
     /// Nobody has done anything about it.
@@ -426,7 +434,7 @@ impl std::fmt::Display for LetterState {
 }
 
 /// Which letters go back into the job, or are done with: `ids`, or all that are open and fit.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReplayRequest {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -448,7 +456,7 @@ pub struct ReplayRequest {
     pub dry_run: bool,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReplayView {
     /// Number of the request, as letters name it; absent where nothing was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -471,7 +479,7 @@ pub struct ReplayView {
 }
 
 /// Newest first.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DeadLetterPage {
     pub dead_letters: Vec<DeadLetter>,
     /// Hand it over as `before` to go on; absent at the end.
@@ -495,9 +503,154 @@ pub const DEAD_LETTERS_PAGE_DEFAULT: usize = 100;
 /// One page is held in memory, and a record may have 16 MiB.
 pub const DEAD_LETTERS_PAGE_MAX: usize = 1000;
 
+// ---- events and logs ----------------------------------------------------------------------------------------------------------------
+
+/// Something that happened to a job. `id` is the place to go on from: as `Last-Event-ID`, or as `after`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct EventView {
+    pub id: String,
+    pub at_ms: u64,
+    #[serde(flatten)]
+    pub event: EventBody,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum EventBody {
+    /// The job is in another state. As the first event of a stream that begins now it tells the state of the moment, without `from`.
+    State {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<JobState>,
+        to: JobState,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
+    /// An attempt failed, and another one follows after the delay.
+    Restart {
+        reason: String,
+        attempt: u32,
+        delay_ms: u64,
+    },
+    Checkpoint {
+        checkpoint: u64,
+        kind: CheckpointKind,
+        step: CheckpointStep,
+        duration_ms: u64,
+        bytes: u64,
+        /// Why it was aborted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// A savepoint is in its place, or could not be taken.
+    Savepoint {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        checkpoint: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
+    /// Counted when a checkpoint has ended: so many more from this node, and so many since this run began.
+    DeadLetters {
+        operator: String,
+        new: u64,
+        total: u64,
+    },
+    /// Something that takes its time has begun or ended.
+    Operation {
+        operation: OperationView,
+    },
+    Log(LogRecord),
+    /// Events before this one were pushed out before they could be sent.
+    Lagged,
+}
+
+impl EventBody {
+    pub const TYPES: [&str; 8] = ["state", "restart", "checkpoint", "savepoint", "dead-letters", "operation", "log", "lagged"];
+
+    /// As in the key `type`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::State { .. } => "state",
+            Self::Restart { .. } => "restart",
+            Self::Checkpoint { .. } => "checkpoint",
+            Self::Savepoint { .. } => "savepoint",
+            Self::DeadLetters { .. } => "dead-letters",
+            Self::Operation { .. } => "operation",
+            Self::Log(_) => "log",
+            Self::Lagged => "lagged",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum CheckpointStep {
+    Triggered,
+    Completed,
+    Aborted,
+}
+
+/// In the order of their weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogLevel {
+    Trace,
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+impl LogLevel {
+    pub const ALL: [Self; 5] = [Self::Trace, Self::Debug, Self::Info, Self::Warn, Self::Error];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Trace => "trace",
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// What a guest said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LogRecord {
+    pub level: LogLevel,
+    pub operator: String,
+    /// `name@version`
+    pub module: String,
+    /// Index of the task among those of the operator.
+    pub task: u32,
+    pub message: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LogLine {
+    pub id: String,
+    pub at_ms: u64,
+    #[serde(flatten)]
+    pub record: LogRecord,
+}
+
+/// Oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LogPage {
+    pub lines: Vec<LogLine>,
+    /// Hand it over as `after` to go on.
+    pub next: String,
+    /// Lines after `after` were pushed out by newer ones.
+    pub lagged: bool,
+}
+
+pub const LOG_PAGE_DEFAULT: usize = 100;
+/// One page is held in memory, and a line may have 1 MiB.
+pub const LOG_PAGE_MAX: usize = 1000;
+
 // ---- the host -----------------------------------------------------------------------------------------------------------------------
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VersionView {
     pub version: String,
     pub api: String,

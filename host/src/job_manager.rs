@@ -37,6 +37,7 @@ use crate::api::{
     NodeKind, OperationView, ReplayRequest, ReplayView, RunFacts, now_ms,
 };
 use crate::job_store::{JobStore, Unreadable};
+use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::module_store::ModuleStore;
 use operation::Operations;
@@ -97,6 +98,8 @@ struct Job {
     /// One decision about the job's life at a time. Never held for as long as a run takes to end, but by a delete.
     transition: tokio::sync::Mutex<()>,
     operations: Operations,
+    /// Over all runs, for as long as this host lives.
+    journal: Arc<Journal>,
 }
 
 struct Slot {
@@ -118,11 +121,13 @@ struct Run {
 
 impl Job {
     fn new(stored: StoredJob) -> Arc<Self> {
+        let journal = Arc::new(Journal::default());
         Arc::new(Self {
             slot: Mutex::new(Slot { stored, run: None, follower: None, gone: false }),
             writes: Default::default(),
             transition: Default::default(),
-            operations: Operations::default(),
+            operations: Operations::new(journal.clone()),
+            journal,
         })
     }
 
@@ -319,6 +324,16 @@ impl JobManager {
             }
         };
         Ok(JobWhy { job: name.to_owned(), diagnosis: diagnosis::diagnosis(&facts), facts })
+    }
+
+    /// What happened to the job and what its guests said, since this host came up.
+    pub fn journal(&self, name: &str) -> Result<Arc<Journal>, ManagerError> {
+        Ok(self.find(name)?.journal.clone())
+    }
+
+    /// Where it stands now.
+    pub fn state(&self, name: &str) -> Result<JobState, ManagerError> {
+        Ok(self.find(name)?.view(false).status.state)
     }
 
     pub fn graph(&self, name: &str) -> Result<JobGraph, ManagerError> {

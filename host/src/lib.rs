@@ -14,6 +14,7 @@ pub mod http;
 pub mod job;
 pub mod job_manager;
 pub mod job_store;
+pub mod journal;
 pub mod metrics;
 pub mod module_store;
 pub mod server;

@@ -7,7 +7,7 @@
 //! * a task or a request that does not end holds the process up for a bounded time only: a job survives worse ends than that.
 
 use crate::config::{ConfigError, HostConfig};
-use crate::http;
+use crate::http::{self, HttpConfig};
 use crate::job_manager::{JobArchive, JobManager, JobRuntime, ManagerError, Parts, Resume};
 use crate::job_store::{JobStore, JobStoreError};
 use crate::metrics::Metrics;
@@ -69,7 +69,8 @@ impl HostError {
                 io::ErrorKind::AddrNotAvailable => Some("the address is none of this machine's".into()),
                 _ => None,
             },
-            Self::Config(_) | Self::Modules(_) | Self::Jobs(_) => Some("check that the folder is there and writable".into()),
+            Self::Config(error) => error.remedy(),
+            Self::Modules(_) | Self::Jobs(_) => Some("check that the folder is there and writable".into()),
             Self::Manager(_) | Self::Serve(_) | Self::Engine(_) | Self::Threads(_) => None,
         }
     }
@@ -90,6 +91,7 @@ pub async fn open(config: &HostConfig, wiring: &dyn Wiring, resume: Resume) -> R
 pub async fn serve(
     config: &HostConfig,
     listen: SocketAddr,
+    http: HttpConfig,
     wiring: &dyn Wiring,
     announce: impl FnOnce(SocketAddr, &JobManager),
     last_checkpoint: Duration,
@@ -101,7 +103,7 @@ pub async fn serve(
     let address = listener.local_addr().map_err(failed)?;
     let manager = open(config, wiring, Resume::All).await?;
     let (close, closed) = oneshot::channel::<()>();
-    let mut serving = tokio::spawn(http::serve(listener, manager.clone(), async move {
+    let mut serving = tokio::spawn(http::serve(listener, manager.clone(), http, async move {
         // An error means that the sender is gone, which is an end too.
         let _ = closed.await;
     }));
@@ -174,8 +176,9 @@ mod tests {
             let (up, mut is_up) = mpsc::unbounded_channel();
             let (end, ended) = oneshot::channel::<()>();
             let announce = |address, manager: &JobManager| up.send((address, manager.clone())).unwrap();
-            let serving =
-                serve(&config, ANY_PORT.parse().unwrap(), &fakes, announce, END_OF_JOBS, async { ended.await.unwrap() });
+            let listen = ANY_PORT.parse().unwrap();
+            let ended = async { ended.await.unwrap() };
+            let serving = serve(&config, listen, HttpConfig::default(), &fakes, announce, END_OF_JOBS, ended);
             let user = async {
                 let (address, manager): (SocketAddr, JobManager) = is_up.recv().await.unwrap();
                 let ready = tokio::task::spawn_blocking(move || ureq::get(format!("http://{address}/readyz")).call());
@@ -202,7 +205,8 @@ mod tests {
         let taken = TcpListener::bind(ANY_PORT).await.unwrap().local_addr().unwrap();
         let _other = std::net::TcpListener::bind(taken).unwrap();
         let fakes = Fakes(Arc::default());
-        let error = serve(&config, taken, &fakes, |_, _| {}, END_OF_JOBS, std::future::pending()).await.unwrap_err();
+        let serving = serve(&config, taken, HttpConfig::default(), &fakes, |_, _| {}, END_OF_JOBS, std::future::pending());
+        let error = serving.await.unwrap_err();
         assert!(error.remedy().unwrap().contains("--listen"), "{error}");
         assert!(!config.jobs().exists(), "no store was opened");
     }

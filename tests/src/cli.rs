@@ -28,7 +28,8 @@ impl std::fmt::Display for Finished {
 /// A call of the program, in an environment that knows no server and no crash.
 pub fn tidegate() -> Tidegate {
     let mut command = Command::new(binary());
-    for name in ["TIDEGATE_SERVER", "TIDEGATE_DATA", "TIDEGATE_CRASH_AT", "TIDEGATE_LOG"] {
+    for name in ["TIDEGATE_SERVER", "TIDEGATE_DATA", "TIDEGATE_CRASH_AT", "TIDEGATE_LOG", "TIDEGATE_TOKEN", "TIDEGATE_TOKEN_FILE"]
+    {
         command.env_remove(name);
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

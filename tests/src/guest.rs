@@ -87,6 +87,7 @@ impl Setup {
             keyed: descriptor.keyed,
             limits: self.limits,
             row_limits: RowLimits::default(),
+            journal: None,
         });
         const ALL_GROUPS: Range<u32> = 0..KEY_GROUPS_DEFAULT;
         let state = descriptor.keyed.then(|| KeyedState::new(&descriptor.states, KEY_GROUPS_DEFAULT, ALL_GROUPS, &self.limits));

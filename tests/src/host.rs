@@ -126,7 +126,12 @@ impl Host {
         let errors = log.try_clone().expect("a second handle of the log");
         let mut command = Command::new(binary());
         command.arg("serve").arg("--data").arg(self.data()).args(["--listen", &address]).current_dir(self.work());
-        command.env_remove("TIDEGATE_CRASH_AT").env("RUST_BACKTRACE", "1").envs(self.environment.iter().cloned());
+        command
+            .env_remove("TIDEGATE_CRASH_AT")
+            .env_remove("TIDEGATE_TOKENS")
+            .env_remove("TIDEGATE_TOKEN_FILE")
+            .env("RUST_BACKTRACE", "1")
+            .envs(self.environment.iter().cloned());
         command.stdin(Stdio::null()).stdout(log).stderr(errors);
         self.process = Some(command.spawn().unwrap_or_else(|error| panic!("{} does not start: {error}", binary().display())));
         self.client = Client::new(&address);

@@ -14,6 +14,7 @@
 
 use crate::checkpoint::{CheckpointId, CheckpointKind};
 use crate::job_state::JobState;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -31,7 +32,7 @@ const WATERMARK_LAG_MS: i64 = 10_000;
 const NAMES_MAX: usize = 4;
 
 /// What is known of a job at one moment. Times are milliseconds since 1970.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunFacts {
     pub at_ms: u64,
     pub state: JobState,
@@ -52,20 +53,20 @@ pub struct RunFacts {
     pub checkpoints: Vec<CheckpointFacts>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RestartFacts {
     pub due_ms: u64,
     pub attempt: u32,
     pub reason: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StartFacts {
     pub step: StartStep,
     pub since_ms: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum StartStep {
     /// Modules are loaded or compiled.
@@ -76,7 +77,7 @@ pub enum StartStep {
     StartingTasks,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TaskFacts {
     /// `delays[1]`: the first operator of the chain, or its head, and the number of the parallel instance.
     pub name: String,
@@ -106,7 +107,7 @@ pub struct TaskFacts {
 }
 
 /// What a task does, or waits for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Wait {
     /// State is put into place, guests are started.
@@ -136,7 +137,7 @@ pub enum Wait {
 }
 
 /// In which share of the looks a task did what.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Shares {
     /// At work, guest calls included.
     pub busy: f64,
@@ -148,7 +149,7 @@ pub struct Shares {
     pub downstream: BTreeMap<String, f64>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AlignmentFacts {
     pub checkpoint: CheckpointId,
     pub since_ms: u64,
@@ -156,14 +157,14 @@ pub struct AlignmentFacts {
     pub missing: Vec<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SnapshotFacts {
     pub checkpoint: CheckpointId,
     pub stage: SnapshotStage,
     pub since_ms: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SnapshotStage {
     /// Staged output is made durable.
@@ -174,7 +175,7 @@ pub enum SnapshotStage {
     Upload,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckpointFacts {
     pub checkpoint: CheckpointId,
     pub kind: CheckpointKind,
@@ -185,7 +186,7 @@ pub struct CheckpointFacts {
     pub missing: Vec<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum CheckpointPhase {
     /// Tasks have not all acknowledged it.

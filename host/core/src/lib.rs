@@ -10,6 +10,7 @@ pub mod job_state;
 pub mod key_group;
 pub mod limits;
 pub mod problem;
+pub mod rate_limit;
 pub mod recovery;
 pub mod replay;
 pub mod restart;

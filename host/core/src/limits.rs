@@ -90,6 +90,62 @@ impl Default for GuestLimits {
     }
 }
 
+/// Bounds of the HTTP server: what one client, or all of them, can hold of the host. Timeouts are there so that whoever sends or reads
+/// slowly, or not at all, gives back what they hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HttpLimits {
+    /// Connections at once. Each costs a file descriptor, and the jobs need theirs.
+    pub connections_max: usize,
+    /// Of one client: one must not take all places.
+    pub connections_per_client_max: usize,
+    /// Sum of the names and values of a request's headers. A token and what browsers add fit in a quarter of it.
+    pub header_bytes_max: usize,
+    /// For the head of a request to arrive, from its first byte or from the answer before: also how long an idle connection is kept.
+    pub header_read_timeout_ms: u64,
+    /// For a body of up to [`REQUEST_BODY_BYTES_MAX`] to arrive.
+    pub body_timeout_ms: u64,
+    /// For a component to arrive. It holds one of few places meanwhile.
+    pub upload_timeout_ms: u64,
+    /// A client that takes no byte of its answer for so long is gone.
+    pub write_timeout_ms: u64,
+    pub tls_handshake_timeout_ms: u64,
+    /// Of one client, and the burst that it may come in. 0: no limit.
+    pub requests_per_second_max: u32,
+    /// Streams of events at once: each wakes up for every event.
+    pub event_subscribers_max: usize,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 512,
+            connections_per_client_max: 256,
+            header_bytes_max: 16 * KIB,
+            header_read_timeout_ms: 20_000,
+            body_timeout_ms: 30_000,
+            upload_timeout_ms: 300_000,
+            write_timeout_ms: 60_000,
+            tls_handshake_timeout_ms: 10_000,
+            requests_per_second_max: 1000,
+            event_subscribers_max: 64,
+        }
+    }
+}
+
+/// Path and query. Names of jobs and ids are short, and so is everything one can ask for.
+pub const URI_BYTES_MAX: usize = 4 * KIB;
+/// Clients whose requests are counted one by one; those beyond share one count.
+pub const RATE_LIMIT_CLIENTS_MAX: usize = 10_000;
+/// Tokens that a server accepts: each request is compared with all of them.
+pub const TOKENS_MAX: usize = 100;
+/// A shorter token can be guessed, a longer one is a mistake.
+pub const TOKEN_BYTES: RangeInclusive<usize> = 16..=512;
+/// Events of one job that are kept for those who come back: hours of a healthy job.
+pub const JOURNAL_EVENTS_MAX: usize = 1000;
+/// Log lines of one job's operators that are kept, and their bytes together.
+pub const JOURNAL_LOG_LINES_MAX: usize = 2000;
+pub const JOURNAL_LOG_BYTES_MAX: usize = 2 * MIB;
+
 /// Stack of wasm frames: deep recursion traps here. One for the host, because the engine has one.
 pub const GUEST_STACK_BYTES_MAX: usize = 512 * KIB;
 /// Stack of a task's thread: a guest's frames and ours below them.

@@ -1,9 +1,10 @@
 //! Everything that is wrong with a job at once: where, with what value, and what would be right.
 
 use crate::limits::PROBLEMS_MAX;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
     /// The key as the author wrote it: `checkpoint.interval`, `operator.delays.parallelism`, `source.flights.path`.
     pub key: String,

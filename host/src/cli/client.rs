@@ -3,11 +3,15 @@
 use super::error::CliError;
 use super::terminal::Terminal;
 use crate::api::{OperationState, OperationView, ProblemDetails};
+use crate::http::is_token;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use ureq::http::{Method, Request, Response, Uri};
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, SendBody};
 
 /// A server that is there answers a connection at once.
@@ -22,16 +26,21 @@ const POLL_S: u32 = 20;
 pub struct Client {
     agent: Agent,
     server: String,
+    /// `Bearer …`
+    authorization: Option<String>,
 }
 
 impl Client {
-    pub fn new(server: &str) -> Result<Self, CliError> {
+    /// `ca_cert`: what to trust instead of the public certificate authorities.
+    pub fn new(server: &str, ca_cert: Option<&Path>) -> Result<Self, CliError> {
         let server = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
-        let wrong = |cause: String| CliError::usage(format!("server `{server}`: {cause}")).remedy("write it as http://HOST:PORT");
+        let wrong = |cause: String| {
+            CliError::usage(format!("server `{server}`: {cause}")).remedy("write it as http://HOST:PORT or https://HOST:PORT")
+        };
         let uri: Uri = server.parse().map_err(|e| wrong(format!("{e}")))?;
         let host = uri.host().ok_or_else(|| wrong("has no host".into()))?;
-        if uri.scheme_str() != Some("http") {
-            return Err(wrong("only http is understood".into()));
+        if !matches!(uri.scheme_str(), Some("http" | "https")) {
+            return Err(wrong("only http and https are understood".into()));
         }
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
@@ -42,7 +51,21 @@ impl Client {
             // A proxy in the environment is for the world outside.
             config = config.proxy(None);
         }
-        Ok(Self { agent: config.build().into(), server: server.trim_end_matches('/').to_owned() })
+        if let Some(path) = ca_cert {
+            config = config.tls_config(TlsConfig::builder().root_certs(certificates(path)?).build());
+        }
+        let server = server.trim_end_matches('/').to_owned();
+        Ok(Self { agent: config.build().into(), server, authorization: None })
+    }
+
+    pub fn use_token(&mut self, token: &str) -> Result<(), CliError> {
+        if !is_token(token) {
+            return Err(
+                CliError::usage("the token has characters that no token has").remedy("letters, digits and -._~+/= are allowed")
+            );
+        }
+        self.authorization = Some(format!("Bearer {token}"));
+        Ok(())
     }
 
     pub fn server(&self) -> &str {
@@ -91,6 +114,22 @@ impl Client {
         Ok((self.json(response)?, created))
     }
 
+    /// The data of each event of a stream, until it breaks off or `each` says that it is enough.
+    pub fn events<T: DeserializeOwned>(&self, path: &str, mut each: impl FnMut(T) -> bool) -> Result<(), CliError> {
+        let mut response = self.send(Method::GET, path, None, SendBody::none())?;
+        // Each line is bounded by the limits of what is told in it.
+        for line in BufReader::new(response.body_mut().as_reader()).lines() {
+            let Ok(line) = line else { break };
+            let Some(data) = line.strip_prefix("data:") else { continue };
+            let event = serde_json::from_str(data.trim_start())
+                .map_err(|error| CliError::failed(format!("an event of {} is not understood: {error}", self.server)))?;
+            if !each(event) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Waits until the operation has ended. The ones that failed are errors.
     pub fn finish(&self, operation: OperationView, terminal: &Terminal, doing: &str) -> Result<OperationView, CliError> {
         let _spinner = terminal.spinner(doing);
@@ -125,6 +164,9 @@ impl Client {
                 request = request.header("content-length", len);
             }
         }
+        if let Some(authorization) = &self.authorization {
+            request = request.header("authorization", authorization);
+        }
         let request = request.body(body).map_err(|e| CliError::usage(format!("{}{path}: {e}", self.server)))?;
         let mut response = self.agent.run(request).map_err(|error| self.unreachable(&error))?;
         if response.status().is_success() {
@@ -157,6 +199,33 @@ impl Client {
     }
 }
 
+fn certificates(path: &Path) -> Result<RootCerts, CliError> {
+    let wrong = |cause: String| CliError::usage(format!("read the certificates {}: {cause}", path.display()));
+    let pem = std::fs::read(path).map_err(|e| wrong(e.to_string()))?;
+    let mut certificates = Vec::new();
+    for item in parse_pem(&pem) {
+        if let PemItem::Certificate(certificate) = item.map_err(|e| wrong(e.to_string()))? {
+            certificates.push(certificate);
+        }
+    }
+    if certificates.is_empty() {
+        return Err(wrong("there is none in it (-----BEGIN CERTIFICATE-----)".into()));
+    }
+    Ok(RootCerts::Specific(Arc::new(certificates)))
+}
+
+/// The token alone, or as in the file of a server: then the first one that may write, else the first.
+pub fn token_of_file(path: &Path) -> Result<String, CliError> {
+    let wrong = |cause: String| CliError::usage(format!("read the token file {}: {cause}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let tokens: Vec<&str> = lines.filter(|line| !line.contains("sha256:")).collect();
+    let chosen = tokens.iter().find(|line| line.starts_with("write:")).or(tokens.first());
+    let chosen = chosen.ok_or_else(|| wrong("there is no token in it (digests can't be sent)".into()))?;
+    let token = chosen.strip_prefix("write:").or(chosen.strip_prefix("read:")).unwrap_or(chosen);
+    Ok(token.trim().to_owned())
+}
+
 /// A name within a path. Those that are right stay as they are; the server refuses the others.
 pub fn segment(name: &str) -> String {
     let mut path = String::with_capacity(name.len());
@@ -185,17 +254,18 @@ mod tests {
 
     #[test]
     fn servers_are_named_with_or_without_http() {
-        assert_eq!(Client::new("localhost:8080").unwrap().server(), "http://localhost:8080");
-        assert_eq!(Client::new("http://h:1/").unwrap().server(), "http://h:1");
-        for wrong in ["https://h:1", "ftp://h", "http://", "http://a b"] {
-            assert_eq!(Client::new(wrong).err().map(|e| e.code()), Some(2), "{wrong}");
+        assert_eq!(Client::new("localhost:8080", None).unwrap().server(), "http://localhost:8080");
+        assert_eq!(Client::new("http://h:1/", None).unwrap().server(), "http://h:1");
+        assert_eq!(Client::new("https://h:1", None).unwrap().server(), "https://h:1");
+        for wrong in ["ftp://h", "http://", "http://a b"] {
+            assert_eq!(Client::new(wrong, None).err().map(|e| e.code()), Some(2), "{wrong}");
         }
     }
 
     #[test]
     fn a_server_that_is_not_there_is_named_with_what_to_do() {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let error = Client::new(&free.to_string()).unwrap().get::<serde_json::Value>("/v1/jobs").unwrap_err();
+        let error = Client::new(&free.to_string(), None).unwrap().get::<serde_json::Value>("/v1/jobs").unwrap_err();
         assert_eq!(error.what, format!("no server listens at http://{free}"));
         assert!(error.remedy.as_deref().unwrap().contains("tidegate serve"));
         assert_eq!(error.code(), 1);

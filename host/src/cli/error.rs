@@ -57,6 +57,7 @@ impl From<HostError> for CliError {
     fn from(error: HostError) -> Self {
         match error {
             HostError::Manager(error) => error.into(),
+            HostError::Config(error) if error.is_usage() => Self { remedy: error.remedy(), ..Self::usage(error.to_string()) },
             error => {
                 let remedy = error.remedy();
                 Self { remedy, ..Self::failed(error.to_string()) }

@@ -3,6 +3,7 @@
 use super::client::{Client, segment};
 use super::error::CliError;
 use super::job_file::JobFile;
+use super::logs;
 use super::module::module_path;
 use super::terminal::{
     self, Cell, Colour, Table, Terminal, bytes, count, duration, event_time, micros, number, share, short, text, time,
@@ -65,6 +66,22 @@ pub enum JobCommand {
     },
     /// The last checkpoints.
     Checkpoints { job: String },
+    /// What the job's operators said, oldest first.
+    Logs {
+        job: String,
+        /// Go on with what they say, until the job ends.
+        #[arg(long, short)]
+        follow: bool,
+        /// This level and those above it.
+        #[arg(long, value_parser = ["trace", "debug", "info", "warn", "error"])]
+        level: Option<String>,
+        /// Only of this operator.
+        #[arg(long)]
+        operator: Option<String>,
+        /// The last so many lines.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        limit: u16,
+    },
     /// The same as `dead-letter list`.
     DeadLetters(super::dead_letter::ListArgs),
 }
@@ -138,6 +155,9 @@ pub fn execute(command: JobCommand, client: &Client, terminal: &mut Terminal) ->
             Ok(())
         }
         JobCommand::DeadLetters(args) => super::dead_letter::list(&args, client, terminal),
+        JobCommand::Logs { job, follow, level, operator, limit } => {
+            logs::logs(&job, follow, level.as_deref(), operator.as_deref(), limit, client, terminal)
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod doctor;
 mod error;
 mod job;
 mod job_file;
+mod logs;
 mod module;
 mod run;
 mod savepoint;
@@ -25,6 +26,7 @@ use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use client::Client;
 use error::CliError;
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 pub use terminal::Terminal;
 
@@ -46,9 +48,28 @@ struct Global {
     /// The server to talk to: http://127.0.0.1:8080 unless said.
     #[arg(long, global = true, env = "TIDEGATE_SERVER", value_name = "URL")]
     server: Option<String>,
+    /// The token to send: the first `write:` one of the file, else the first. For `serve`: the tokens to accept. A token alone can be
+    /// given in TIDEGATE_TOKEN.
+    #[arg(long, global = true, env = "TIDEGATE_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Certificates to trust when the server has one of its own making, as PEM.
+    #[arg(long, global = true, env = "TIDEGATE_CA_CERT", value_name = "FILE")]
+    ca_cert: Option<PathBuf>,
     /// How answers are written.
     #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
     output: Output,
+}
+
+impl Global {
+    fn client(&self) -> Result<Client, CliError> {
+        let mut client = Client::new(self.server.as_deref().unwrap_or(SERVER_DEFAULT), self.ca_cert.as_deref())?;
+        if let Some(path) = &self.token_file {
+            client.use_token(&client::token_of_file(path)?)?;
+        } else if let Ok(token) = std::env::var("TIDEGATE_TOKEN") {
+            client.use_token(token.trim())?;
+        }
+        Ok(client)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -108,18 +129,17 @@ fn exit_code(args: impl IntoIterator<Item = OsString>, wiring: &dyn Wiring, term
 }
 
 fn execute(cli: Cli, wiring: &dyn Wiring, terminal: &mut Terminal) -> Result<u8, CliError> {
-    let server = cli.global.server.as_deref();
-    let client = || Client::new(server.unwrap_or(SERVER_DEFAULT));
+    let client = || cli.global.client();
+    // Where a server is no must.
+    let named = || cli.global.server.as_ref().map(|_| client()).transpose();
     match cli.command {
-        Command::Serve(args) => return serve::serve(args, wiring, terminal),
+        Command::Serve(args) => return serve::serve(args, cli.global, wiring, terminal),
         Command::Run(args) => return run::run(args, wiring, terminal),
         Command::Check(args) => {
-            let server = server.map(Client::new).transpose()?;
-            return check::check(&args, server.as_ref(), wiring, terminal);
+            return check::check(&args, named()?.as_ref(), wiring, terminal);
         }
         Command::Doctor(args) => {
-            let server = server.map(Client::new).transpose()?;
-            return doctor::doctor(&args, server.as_ref(), terminal);
+            return doctor::doctor(&args, named()?.as_ref(), terminal);
         }
         Command::Module(command) => module::execute(command, &client()?, terminal)?,
         Command::Job(command) => job::execute(command, &client()?, terminal)?,

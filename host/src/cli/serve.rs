@@ -1,11 +1,13 @@
 //! `tidegate serve`
 
+use super::Global;
 use super::error::CliError;
 use super::terminal::{Colour, Terminal};
-use crate::config::{HostConfig, LISTEN_DEFAULT, is_exposed};
+use crate::config::{HostConfig, HttpOptions, LISTEN_DEFAULT, is_exposed};
 use crate::server::{self, HostError, Wiring};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use tidegate_core::limits::HttpLimits;
 use tracing_subscriber::EnvFilter;
 
 #[derive(Debug, clap::Args)]
@@ -30,6 +32,21 @@ pub struct ServeArgs {
     otlp_endpoint: Option<String>,
     #[arg(long, env = "TIDEGATE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
+    /// Certificate chain of the server, as PEM: serve https.
+    #[arg(long, env = "TIDEGATE_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Key of the certificate, as PEM.
+    #[arg(long, env = "TIDEGATE_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Serve /metrics to those who have no token, too.
+    #[arg(long)]
+    metrics_open: bool,
+    /// Requests a second that one client may send; 0: any number.
+    #[arg(long, env = "TIDEGATE_RATE_LIMIT", value_name = "N", default_value_t = HttpLimits::default().requests_per_second_max)]
+    rate_limit: u32,
+    /// Listen where others reach it without asking for a token: everyone there can run jobs here.
+    #[arg(long)]
+    insecure: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -38,11 +55,23 @@ pub enum LogFormat {
     Json,
 }
 
-pub fn serve(args: ServeArgs, wiring: &dyn Wiring, terminal: &mut Terminal) -> Result<u8, CliError> {
+pub fn serve(args: ServeArgs, global: Global, wiring: &dyn Wiring, terminal: &mut Terminal) -> Result<u8, CliError> {
     start_log(&args.log, args.log_format)?;
     if let Some(endpoint) = &args.otlp_endpoint {
         crate::traces::start(endpoint).map_err(CliError::usage)?;
     }
+    let http = HttpOptions {
+        token_file: global.token_file,
+        tokens: std::env::var("TIDEGATE_TOKENS").ok().filter(|tokens| !tokens.is_empty()),
+        tls_cert: args.tls_cert,
+        tls_key: args.tls_key,
+        metrics_open: args.metrics_open,
+        insecure: args.insecure,
+        rate_limit: Some(args.rate_limit),
+    };
+    // Before the data folder is touched: what can't be served must not leave anything behind.
+    let http = http.resolve(&args.listen).map_err(HostError::from)?;
+    let (scheme, is_open) = (if http.tls.is_some() { "https" } else { "http" }, http.access.is_open());
     let config = HostConfig::resolve(&args.data, &args.base).map_err(HostError::from)?;
     let runtime = threads()?;
     let announce = |address: SocketAddr, manager: &crate::job_manager::JobManager| {
@@ -54,12 +83,16 @@ pub fn serve(args: ServeArgs, wiring: &dyn Wiring, terminal: &mut Terminal) -> R
         };
         let name = terminal.paint("tidegate", Colour::Bold);
         terminal.line(format!(
-            "{name} {} listens on http://{address}, data in {}{jobs}",
+            "{name} {} listens on {scheme}://{address}, data in {}{jobs}",
             env!("CARGO_PKG_VERSION"),
             config.data.display()
         ));
-        if is_exposed(&address) {
-            let warning = "anyone who reaches this address can run jobs here: there is no authentication yet";
+        let warning = match (is_exposed(&address), is_open, scheme) {
+            (true, true, _) => Some("anyone who reaches this address can run jobs here: no token is asked for (--insecure)"),
+            (true, false, "http") => Some("tokens come in plain text: --tls-cert and --tls-key encrypt them"),
+            _ => None,
+        };
+        if let Some(warning) = warning {
             terminal.note(format!("{}: {warning}", terminal.paint("warning", Colour::Yellow)));
         }
     };
@@ -71,7 +104,7 @@ pub fn serve(args: ServeArgs, wiring: &dyn Wiring, terminal: &mut Terminal) -> R
             std::process::exit(130);
         });
     };
-    let served = runtime.block_on(server::serve(&config, args.listen, wiring, announce, args.shutdown_timeout, end));
+    let served = runtime.block_on(server::serve(&config, args.listen, http, wiring, announce, args.shutdown_timeout, end));
     // A task that did not end in time must not keep the process.
     runtime.shutdown_background();
     served?;

@@ -85,6 +85,15 @@ impl Terminal {
         self.json
     }
 
+    /// One of many answers for programs, on a line of its own; `false` where text is asked for.
+    pub fn as_json_line(&mut self, answer: &impl Serialize) -> bool {
+        if self.json {
+            let text = serde_json::to_string(answer).expect("BUG: an answer is not JSON");
+            self.line(text);
+        }
+        self.json
+    }
+
     /// What goes on, for people.
     pub fn note(&mut self, text: impl AsRef<str>) {
         let _ = writeln!(self.err, "{}", text.as_ref());

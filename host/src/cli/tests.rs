@@ -1,6 +1,7 @@
 //! The command line as users have it, in this process, against a server on a loopback port.
 
 use super::*;
+use crate::api::JobState;
 use crate::config::HostConfig;
 use crate::http::tests::TestHost;
 use crate::job_manager::fake::{FakeInspector, FakeRuntime};
@@ -104,12 +105,76 @@ fn wrong_usage_is_2_and_help_is_0() {
     tidegate(&["job", "stop", "a", "--drain"]).fails(2, "--savepoint");
     tidegate(&["module", "push", "delays", "x.wasm"]).fails(2, "NAME@VERSION");
     tidegate(&["job", "dead-letters", "a", "--limit", "0"]).fails(2, "0");
-    tidegate(&["job", "list", "--server", "https://h"]).fails(2, "only http");
+    tidegate(&["job", "list", "--server", "ftp://h"]).fails(2, "only http");
+    tidegate(&["job", "logs", "a", "--level", "loud"]).fails(2, "loud");
     tidegate(&["serve", "--listen", "nowhere"]).fails(2, "nowhere");
     tidegate(&["job", "create", "/does/not/exist.toml"]).fails(2, "/does/not/exist.toml");
     assert!(tidegate(&["--help"]).ok().out.contains("savepoint"));
     assert!(tidegate(&["--version"]).ok().out.starts_with("tidegate "));
     assert!(tidegate(&["completions", "bash"]).ok().out.contains("_tidegate"));
+}
+
+#[test]
+fn a_server_that_others_reach_needs_tokens_or_a_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data").display().to_string();
+    let refused = tidegate(&["serve", "--listen", "0.0.0.0:0", "--data", &data]).fails(2, "no token is asked for");
+    assert!(refused.err.contains("--token-file") && refused.err.contains("--insecure"), "{}", refused.err);
+    let tokens = write(folder.path(), "tokens", "write:short\n");
+    let refused = tidegate(&["serve", "--data", &data, "--token-file", &tokens]).fails(2, "token_bytes");
+    assert!(!refused.err.contains("short"), "{}", refused.err);
+    tidegate(&["serve", "--data", &data, "--tls-cert", &tokens]).fails(2, "--tls-key");
+    tidegate(&["serve", "--data", &data, "--tls-cert", &tokens, "--tls-key", &tokens]).fails(1, "no certificate");
+    assert!(!folder.path().join("data").exists(), "nothing was begun");
+}
+
+#[test]
+fn commands_reach_a_server_with_tokens_and_a_certificate_of_its_own() {
+    const WRITER: &str = "writer-0123456789";
+    let folder = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let tls = crate::http::tls(made.cert.pem().as_bytes(), made.signing_key.serialize_pem().as_bytes()).unwrap();
+    let access = crate::http::Access::parse(&format!("read:reader-0123456789\nwrite:{WRITER}")).unwrap();
+    let host = TestHost::serving(crate::http::HttpConfig { access, tls: Some(tls), ..Default::default() });
+    let ca = write(folder.path(), "ca.pem", &made.cert.pem());
+    let token = write(folder.path(), "token", &format!("{WRITER}\n"));
+    let of_server = write(folder.path(), "tokens", &format!("# ours\nread:reader-0123456789\nwrite:{WRITER}\n"));
+    let job = write(folder.path(), "a.toml", "name = \"a\"\n");
+    on(&host, &["job", "list"]).fails(1, "certificate");
+    on(&host, &["job", "list", "--ca-cert", &ca]).fails(1, "is missing");
+    on(&host, &["job", "create", &job, "--ca-cert", &ca, "--token-file", &token]).ok();
+    on(&host, &["job", "stop", "a", "--ca-cert", &ca, "--token-file", &of_server]).ok();
+    let reader = write(folder.path(), "reader", "reader-0123456789");
+    on(&host, &["job", "start", "a", "--ca-cert", &ca, "--token-file", &reader]).fails(1, "role `read`");
+    on(&host, &["job", "list", "--ca-cert", &job]).fails(2, "BEGIN CERTIFICATE");
+    on(&host, &["job", "list", "--token-file", "/does/not/exist"]).fails(2, "/does/not/exist");
+}
+
+#[test]
+fn logs_are_shown_and_followed_until_the_job_ends() {
+    use crate::api::{LogLevel, LogRecord};
+    let host = TestHost::open();
+    host.create("a");
+    let journal = host.manager.journal("a").unwrap();
+    let say = |level, message: &str| {
+        journal.log(LogRecord { level, operator: "op".into(), module: "m@1".into(), task: 3, message: message.into() });
+    };
+    assert!(on(&host, &["job", "logs", "a"]).ok().err.contains("no log lines"));
+    say(LogLevel::Info, "hello");
+    say(LogLevel::Error, "a \u{1b}[31mred\u{1b}[0m one");
+    let shown = on(&host, &["job", "logs", "a"]).ok().out;
+    assert!(shown.contains("info   op/3  hello") && !shown.contains('\u{1b}'), "{shown}");
+    assert_eq!(on(&host, &["job", "logs", "a", "--level", "warn"]).ok().out.lines().count(), 1);
+    assert_eq!(on(&host, &["job", "logs", "a", "--output", "json"]).json()["lines"][0]["message"], "hello");
+    let followed = std::thread::scope(|scope| {
+        let follow = scope.spawn(|| on(&host, &["job", "logs", "a", "--follow"]));
+        // Whether the follower is there already does not matter: it begins where the page it read ends.
+        say(LogLevel::Warn, "later");
+        host.fake.last_run("a").enter(JobState::Failed, None);
+        follow.join().unwrap().ok()
+    });
+    assert!(followed.out.contains("hello") && followed.out.contains("later"), "{followed:?}");
+    assert!(followed.err.contains("a is failed"), "{followed:?}");
 }
 
 #[test]

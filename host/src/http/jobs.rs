@@ -13,6 +13,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub async fn list(State(host): State<Host>) -> Json<JobList> {
@@ -23,7 +24,7 @@ pub async fn show(State(host): State<Host>, Segments(name): Segments<String>) ->
     Ok(Json(host.manager.show(&name)?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PutParameters {
     /// A new job starts unless this is `false`; one that is replaced stays stopped unless this is `true`.
@@ -47,7 +48,7 @@ pub async fn put(
     Ok((status, Json(view)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeleteParameters {
     /// Stop the job first if it is running.
@@ -104,11 +105,15 @@ pub async fn checkpoints(
     Ok(Json(CheckpointList { checkpoints: host.manager.checkpoints(&name)? }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeadLetterParameters {
+    /// At most so many.
+    #[schemars(range(min = 1, max = 1000))]
     limit: Option<usize>,
+    /// `next` of the page before.
     before: Option<String>,
+    /// Only those of this operator or source.
     operator: Option<String>,
 }
 

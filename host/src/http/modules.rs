@@ -1,16 +1,13 @@
 //! `/v1/modules`
 
-use super::Host;
 use super::problem::HttpProblem;
 use super::request::{Body, Segments, too_large};
+use super::{Host, UPLOADS_MAX};
 use crate::api::{ModuleList, ModuleView};
 use axum::Json;
-use axum::extract::{FromRequest, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use std::time::Duration;
-
-/// A slow client holds one of few places.
-const UPLOAD_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// 201 for a new version, 200 for one that is there with the same bytes.
 pub async fn push(
@@ -22,12 +19,14 @@ pub async fn push(
     if content_length(request.headers()).is_some_and(|bytes| bytes > max as u64) {
         return Err(too_large(max).remedy("the limit is module_bytes_max"));
     }
-    let _place = host.uploads.acquire().await.expect("BUG: nobody closes this semaphore");
-    let body = tokio::time::timeout(UPLOAD_TIMEOUT, Body::from_request(request, &()));
-    let Ok(body) = body.await else {
-        let detail = format!("the component did not arrive within {} s (upload_timeout)", UPLOAD_TIMEOUT.as_secs());
-        return Err(HttpProblem::new(StatusCode::REQUEST_TIMEOUT, "timed-out", "The upload takes too long", detail));
+    let patience = Duration::from_millis(host.limits.body_timeout_ms);
+    let Ok(place) = tokio::time::timeout(patience, host.uploads.acquire()).await else {
+        let detail = format!("{UPLOADS_MAX} uploads are under way (uploads_max)");
+        let problem = HttpProblem::new(StatusCode::SERVICE_UNAVAILABLE, "too-many-uploads", "Too many uploads", detail);
+        return Err(problem.remedy("try again when one of them has ended"));
     };
+    let _place = place.expect("BUG: nobody closes this semaphore");
+    let body = Body::within(request, host.limits.upload_timeout_ms, "upload_timeout_ms").await;
     let Body(bytes) = body.map_err(|problem| if problem.0.status == 413 { too_large(max) } else { problem })?;
     let (view, created) = host.manager.push_module(&name, &version, bytes).await?;
     Ok((if created { StatusCode::CREATED } else { StatusCode::OK }, Json(view)))

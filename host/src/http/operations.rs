@@ -3,18 +3,21 @@
 use super::Host;
 use super::problem::HttpProblem;
 use super::request::{self, Body, Parameters, Segments};
-use crate::api::{OperationState, OperationView, SavepointList, SavepointRequest};
+use crate::api::{OperationList, OperationState, OperationView, SavepointList, SavepointRequest};
 use crate::job_manager::Waiter;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use schemars::JsonSchema;
+use serde::Deserialize;
 use std::time::Duration;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WaitParameter {
+    /// How long the answer may wait for the outcome, at most `10m`. Without it the answer comes at once.
+    #[schemars(regex(pattern = r"^([0-9]{1,5}ms|[0-5]?[0-9]{1,2}s|[0-9]m|10m)$"))]
     wait: Option<String>,
 }
 
@@ -64,11 +67,6 @@ pub async fn delete_savepoint(
 ) -> Result<StatusCode, HttpProblem> {
     host.manager.delete_savepoint(&name, &id).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-#[derive(Serialize)]
-pub struct OperationList {
-    operations: Vec<OperationView>,
 }
 
 pub async fn list(State(host): State<Host>, Segments(name): Segments<String>) -> Result<Json<OperationList>, HttpProblem> {

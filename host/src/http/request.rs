@@ -1,5 +1,6 @@
 //! What a request brings: body, query, wait. Read within bounds, or refused with the bound and what is expected.
 
+use super::Host;
 use super::problem::HttpProblem;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -49,14 +50,26 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Segment
     }
 }
 
-/// The body as it came, within the route's limit.
+/// The body as it came, within the route's limit and within its time.
 pub struct Body(pub Bytes);
 
-impl<S: Send + Sync> FromRequest<S> for Body {
+impl FromRequest<Host> for Body {
     type Rejection = HttpProblem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, HttpProblem> {
-        Bytes::from_request(request, state).await.map(Self).map_err(|rejection| match &rejection {
+    async fn from_request(request: Request, host: &Host) -> Result<Self, HttpProblem> {
+        Self::within(request, host.limits.body_timeout_ms, "body_timeout_ms").await
+    }
+}
+
+impl Body {
+    /// Whoever sends a byte now and then must not hold us for ever.
+    pub async fn within(request: Request, timeout_ms: u64, name: &str) -> Result<Self, HttpProblem> {
+        let body = tokio::time::timeout(Duration::from_millis(timeout_ms), Bytes::from_request(request, &())).await;
+        let body = body.map_err(|_| {
+            let detail = format!("the body did not arrive within {timeout_ms} ms ({name})");
+            HttpProblem::new(StatusCode::REQUEST_TIMEOUT, "timed-out", "The body takes too long", detail)
+        })?;
+        body.map(Self).map_err(|rejection| match &rejection {
             BytesRejection::FailedToBufferBody(inner) if inner.status() == StatusCode::PAYLOAD_TOO_LARGE => {
                 too_large(REQUEST_BODY_BYTES_MAX)
             }

@@ -1,5 +1,10 @@
 //! The API from outside, on a loopback port, with doubles of what runs jobs.
 
+mod access;
+mod events;
+mod limits;
+mod openapi;
+
 use crate::api::{JobState, JobView, ModuleList, ModuleView, OperationState, OperationView, PROBLEM_JSON, ProblemDetails};
 use crate::job_manager::JobManager;
 use crate::job_manager::fake::{self, FakeRuntime};
@@ -9,6 +14,8 @@ use std::sync::Arc;
 /// A host that ends with its value. Tests talk to it from their own thread.
 pub(crate) struct TestHost {
     pub url: String,
+    /// The host goes down when this is dropped or sent.
+    pub end: Option<tokio::sync::oneshot::Sender<()>>,
     pub manager: JobManager,
     pub fake: Arc<FakeRuntime>,
     _folder: tempfile::TempDir,
@@ -17,17 +24,29 @@ pub(crate) struct TestHost {
 
 impl TestHost {
     pub fn open() -> Self {
+        Self::serving(super::HttpConfig::default())
+    }
+
+    pub fn serving(config: super::HttpConfig) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let (manager, fake) = runtime.block_on(fake::open(folder.path()));
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        runtime.spawn(super::serve(listener, manager.clone(), std::future::pending()));
-        Self { url, manager, fake, _folder: folder, _runtime: runtime }
+        let scheme = if config.tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}", listener.local_addr().unwrap());
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        runtime.spawn(super::serve(listener, manager.clone(), config, async {
+            let _ = ended.await;
+        }));
+        Self { url, end: Some(end), manager, fake, _folder: folder, _runtime: runtime }
     }
 
     pub fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        self.call_with(&agent, method, path, headers, body)
+    }
+
+    pub fn call_with(&self, agent: &ureq::Agent, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         let mut request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.url));
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -35,8 +54,10 @@ impl TestHost {
         let mut response = agent.run(request.body(body.to_vec()).unwrap()).unwrap();
         let header = |name: &str| response.headers().get(name).map(|v| v.to_str().unwrap().to_owned());
         let (content_type, location, allow) = (header("content-type").unwrap_or_default(), header("location"), header("allow"));
+        let (challenge, retry_after) = (header("www-authenticate"), header("retry-after"));
         let status = response.status().as_u16();
-        Answer { status, content_type, location, allow, text: response.body_mut().read_to_string().unwrap() }
+        let text = response.body_mut().read_to_string().unwrap();
+        Answer { status, content_type, location, allow, challenge, retry_after, text }
     }
 
     pub fn get(&self, path: &str) -> Answer {
@@ -58,6 +79,8 @@ pub(crate) struct Answer {
     content_type: String,
     location: Option<String>,
     allow: Option<String>,
+    challenge: Option<String>,
+    retry_after: Option<String>,
     pub text: String,
 }
 

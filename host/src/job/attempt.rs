@@ -18,6 +18,7 @@ use super::status::TaskView;
 use crate::checkpoint_store::CheckpointStore;
 use crate::connector::ConnectorContext;
 use crate::connector::dead_letter::DeadLetters;
+use crate::journal::Journal;
 use crate::metrics::{Metrics, TaskLabels, TaskMetrics};
 use crate::state::KeyedState;
 use crate::task::activity::Activity;
@@ -102,6 +103,7 @@ pub struct Builder<'a> {
     pub plan: &'a JobPlan,
     pub store: CheckpointStore,
     pub metrics: &'a Metrics,
+    pub journal: &'a Arc<Journal>,
     pub restored: Option<&'a Manifest>,
     pub sinks: Arc<Sinks>,
     pub dead_letters: DeadLetters,
@@ -373,6 +375,7 @@ impl Builder<'_> {
             keyed: code.keyed,
             limits: spec.limits,
             row_limits: RowLimits::default(),
+            journal: Some(Arc::clone(self.journal)),
         });
         let (mut state, mut restore) = (None, Vec::new());
         if code.keyed {

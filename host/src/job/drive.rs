@@ -310,6 +310,7 @@ impl<'a> Drive<'a> {
         match action {
             Action::Trigger { checkpoint, kind, full, stop } => {
                 let barrier = Barrier { checkpoint, kind, full, stop };
+                self.shared.triggered(checkpoint, kind);
                 self.tell_sources(Control::Trigger(barrier));
             }
             Action::AbortCheckpoint { checkpoint, reason } => {
@@ -343,11 +344,13 @@ impl<'a> Drive<'a> {
             }
             Action::SavepointCompleted { request, pointer } => {
                 if let Some(asked) = self.savepoints.remove(&request) {
+                    self.shared.savepoint(Ok(pointer.checkpoint));
                     let _ = asked.reply.send(Ok(pointer));
                 }
             }
             Action::SavepointFailed { request, reason } => {
                 let Some(asked) = self.savepoints.remove(&request) else { return };
+                self.shared.savepoint(Err(reason.clone()));
                 let _ = asked.reply.send(Err(reason));
                 // One of several requests may have been turned down because another one is being carried out.
                 if asked.stop.is_some() && !self.is_stopping() {

@@ -11,6 +11,7 @@ use crate::checkpoint_store::{CheckpointStore, StoreError};
 use crate::connector::{ConnectorContext, catalog};
 use crate::job_manager::{CheckedJob, JobError, JobRuntime, RunningJob};
 use crate::job_store::StoredJob;
+use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::module_store::ModuleStore;
 use crate::task::snapshot::explain;
@@ -109,8 +110,12 @@ impl Runtime {
 
     /// A run with more to see than the job manager asks for.
     pub fn launch(self: &Arc<Self>, job: StoredJob, from: StartFrom) -> Arc<JobRun> {
+        self.launch_with(job, from, Arc::default())
+    }
+
+    pub fn launch_with(self: &Arc<Self>, job: StoredJob, from: StartFrom, journal: Arc<Journal>) -> Arc<JobRun> {
         let (commands, inbox) = mpsc::unbounded_channel();
-        let shared = Arc::new(JobShared::new(&job.name, self.metrics.job(&job.name)));
+        let shared = Arc::new(JobShared::new(&job.name, self.metrics.job(&job.name), journal));
         let run = Arc::new(JobRun {
             runtime: Arc::clone(self),
             job: job.name.clone(),
@@ -192,8 +197,8 @@ impl JobRuntime for SharedRuntime {
         Ok(CheckedJob { spec, modules })
     }
 
-    fn start(&self, job: StoredJob, from: StartFrom) -> Arc<dyn RunningJob> {
-        self.0.launch(job, from)
+    fn start(&self, job: StoredJob, from: StartFrom, journal: Arc<Journal>) -> Arc<dyn RunningJob> {
+        self.0.launch_with(job, from, journal)
     }
 }
 

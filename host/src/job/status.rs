@@ -1,12 +1,13 @@
 //! What the outside sees of a running job. Written by the job's own task, read by HTTP, the CLI and metrics.
 
-use crate::api::{GuestStatus, JobStatus, TaskStatus, now_ms};
+use crate::api::{CheckpointStep, EventBody, GuestStatus, JobStatus, TaskStatus, now_ms};
+use crate::journal::Journal;
 use crate::metrics::{JobMetrics, TaskMetrics};
 use crate::task::activity::Activity;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
-use tidegate_core::checkpoint::{CheckpointReport, TaskId};
+use tidegate_core::checkpoint::{CheckpointId, CheckpointKind, CheckpointReport, TaskId};
 use tidegate_core::diagnosis::{RestartFacts, RunFacts, StartFacts, StartStep};
 use tidegate_core::job_state::{JobEvent, JobState};
 use tidegate_core::limits::CHECKPOINT_HISTORY_MAX;
@@ -20,6 +21,7 @@ pub struct JobShared {
     state: watch::Sender<JobState>,
     inner: Mutex<Inner>,
     metrics: Arc<JobMetrics>,
+    journal: Arc<Journal>,
 }
 
 #[derive(Default)]
@@ -60,10 +62,14 @@ pub struct TaskView {
 }
 
 impl JobShared {
-    pub fn new(job: &str, metrics: Arc<JobMetrics>) -> Self {
+    pub fn new(job: &str, metrics: Arc<JobMetrics>, journal: Arc<Journal>) -> Self {
         let start = Some(StartFacts { step: StartStep::Preparing, since_ms: now_ms() });
         let inner = Mutex::new(Inner { state_since_ms: now_ms(), start, ..Inner::default() });
-        Self { job: job.to_owned(), state: watch::Sender::new(JobState::Created), inner, metrics }
+        Self { job: job.to_owned(), state: watch::Sender::new(JobState::Created), inner, metrics, journal }
+    }
+
+    pub fn journal(&self) -> &Arc<Journal> {
+        &self.journal
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -84,18 +90,40 @@ impl JobShared {
         match self.state().after(event) {
             Ok(state) => {
                 tracing::info!(job = %self.job, from = %self.state(), to = %state, "job state");
-                if state != self.state() {
-                    self.inner().state_since_ms = now_ms();
-                }
-                self.state.send_replace(state);
+                self.enter(state);
             }
             Err(refused) => {
                 tracing::error!(job = %self.job, %refused, "an event in the wrong state");
                 if event.is_end() {
                     self.explain(&format!("BUG: {refused}"));
-                    self.state.send_replace(JobState::Failed);
+                    self.enter(JobState::Failed);
                 }
             }
+        }
+    }
+
+    /// Told before it is true: whoever has seen an end finds the whole story in the journal.
+    fn enter(&self, state: JobState) {
+        if state.is_terminal() {
+            self.count_dead_letters();
+        }
+        if state != self.state() {
+            self.inner().state_since_ms = now_ms();
+        }
+        let troubled = matches!(state, JobState::Failing | JobState::Failed);
+        let error = if troubled { self.inner().error.clone() } else { None };
+        self.journal.state(self.state(), state, error);
+        self.state.send_replace(state);
+    }
+
+    fn count_dead_letters(&self) {
+        let tasks = self.inner().tasks.clone();
+        let mut totals = std::collections::BTreeMap::<String, u64>::new();
+        for (name, metrics) in tasks.iter().flat_map(|task| &task.nodes) {
+            *totals.entry(name.clone()).or_default() += metrics.dead_letters.get();
+        }
+        for (operator, total) in totals {
+            self.journal.dead_letters(&operator, total);
         }
     }
 
@@ -107,12 +135,6 @@ impl JobShared {
         inner.tasks.clear();
         inner.restart = None;
         inner.start = Some(StartFacts { step: StartStep::Restoring, since_ms: now_ms() });
-    }
-
-    /// The next attempt begins then.
-    pub fn restart_due(&self, delay_ms: u64, reason: &str) {
-        let mut inner = self.inner();
-        inner.restart = Some(RestartFacts { due_ms: now_ms() + delay_ms, attempt: inner.attempt + 1, reason: reason.to_owned() });
     }
 
     pub fn views(&self) -> Vec<TaskView> {
@@ -162,14 +184,36 @@ impl JobShared {
         self.inner().error = Some(reason.to_owned());
     }
 
-    pub fn restarted(&self) {
+    pub fn restarted(&self, reason: String, attempt: u32, delay_ms: u64) {
         self.metrics.restarts.add(1);
+        {
+            let mut inner = self.inner();
+            let attempt = inner.attempt + 1;
+            inner.restart = Some(RestartFacts { due_ms: now_ms() + delay_ms, attempt, reason: reason.clone() });
+        }
+        self.journal.record(EventBody::Restart { reason, attempt, delay_ms });
+    }
+
+    pub fn triggered(&self, checkpoint: CheckpointId, kind: CheckpointKind) {
+        let step = CheckpointStep::Triggered;
+        self.journal.record(EventBody::Checkpoint { checkpoint, kind, step, duration_ms: 0, bytes: 0, reason: None });
+    }
+
+    /// A savepoint is in its place, or could not be taken.
+    pub fn savepoint(&self, result: Result<CheckpointId, String>) {
+        let (checkpoint, error) = match result {
+            Ok(checkpoint) => (Some(checkpoint), None),
+            Err(reason) => (None, Some(reason)),
+        };
+        self.journal.record(EventBody::Savepoint { checkpoint, error });
     }
 
     /// A checkpoint has ended.
     pub fn checkpoint(&self, report: CheckpointReport) {
         tracing::debug!(job = %self.job, ?report, "checkpoint");
         self.metrics.checkpoint(&report);
+        self.journal.checkpoint(&report);
+        self.count_dead_letters();
         let mut inner = self.inner();
         inner.reports.push_back(report);
         if inner.reports.len() > CHECKPOINT_HISTORY_MAX {

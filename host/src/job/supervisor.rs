@@ -63,12 +63,11 @@ impl Supervisor {
                 }
                 Decision::RestartAfter { delay_ms, attempt } => {
                     tracing::warn!(%job, %reason, delay_ms, attempt, "job restarts from its last checkpoint");
+                    self.shared.restarted(reason, attempt, delay_ms);
                     delay_ms
                 }
             };
-            self.shared.restart_due(delay_ms, &reason);
             self.shared.event(JobEvent::RestartScheduled);
-            self.shared.restarted();
             if !self.wait(Duration::from_millis(delay_ms)).await {
                 return self.shared.event(JobEvent::CancelRequested);
             }
@@ -106,6 +105,7 @@ impl Supervisor {
             plan: &self.plan,
             store: self.store.clone(),
             metrics: &self.metrics,
+            journal: self.shared.journal(),
             restored: restored.manifest.as_ref(),
             sinks: Arc::clone(&restored.sinks),
             dead_letters: dead_letters::sink(&self.plan, &self.folder),

@@ -69,7 +69,7 @@ impl JobRuntime for FakeRuntime {
         Ok(CheckedJob { spec, modules: BTreeMap::new() })
     }
 
-    fn start(&self, job: StoredJob, from: StartFrom) -> Arc<dyn RunningJob> {
+    fn start(&self, job: StoredJob, from: StartFrom, journal: Arc<Journal>) -> Arc<dyn RunningJob> {
         self.starts.lock().unwrap().push((job.name.clone(), job.start.id.clone(), from));
         let begin = if job.source["state"] == "starting" { JobState::Starting } else { JobState::Running };
         let run = Arc::new(FakeRun {
@@ -77,6 +77,7 @@ impl JobRuntime for FakeRuntime {
             error: Mutex::default(),
             archive: self.archive.clone(),
             job: job.clone(),
+            journal,
         });
         match job.source["ends"].as_str() {
             Some("finished") => run.enter(JobState::Finished, None),
@@ -93,11 +94,13 @@ pub struct FakeRun {
     error: Mutex<Option<String>>,
     archive: Arc<FakeArchive>,
     job: StoredJob,
+    journal: Arc<Journal>,
 }
 
 impl FakeRun {
     pub fn enter(&self, state: JobState, error: Option<&str>) {
         *self.error.lock().unwrap() = error.map(str::to_owned);
+        self.journal.state(*self.state.borrow(), state, error.map(str::to_owned));
         self.state.send_replace(state);
     }
 }

@@ -185,9 +185,10 @@ impl JobManager {
         let stored = slot.stored.clone();
         // Another run may have another shape; its counters start anew.
         self.inner.parts.metrics.remove_job(&stored.name);
+        job.journal.run_begins();
         tracing::info!(job = %stored.name, from = ?stored.start.from, "job starts");
         let (start, from) = (stored.start.id.clone(), stored.start.from.clone());
-        let run = Run { start, handle: self.inner.parts.runtime.start(stored, from) };
+        let run = Run { start, handle: self.inner.parts.runtime.start(stored, from, job.journal.clone()) };
         slot.run = Some(run.clone());
         slot.follower = Some(tokio::spawn(self.clone().follow(job.clone(), run)));
     }
@@ -408,6 +409,7 @@ impl JobManager {
         job.slot().gone = true;
         self.inner.jobs.write().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(&stored.name);
         self.inner.parts.metrics.remove_job(&stored.name);
+        job.journal.close();
         Ok(())
     }
 

@@ -6,11 +6,12 @@
 //! * a job remembers a bounded number of them, and never forgets one that is running.
 
 use super::error::ManagerError;
-use crate::api::{OperationKind, OperationState, OperationView, SavepointInfo, now_ms};
+use crate::api::{EventBody, OperationKind, OperationState, OperationView, SavepointInfo, now_ms};
 use crate::durable_file::unique_id;
+use crate::journal::Journal;
 use crate::module_store::{NAME_RULE, is_name};
 use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tidegate_core::problem::Problem;
 use tokio::sync::watch;
@@ -23,6 +24,7 @@ const OPERATIONS_RUNNING_MAX: usize = 8;
 #[derive(Default)]
 pub struct Operations {
     all: Mutex<VecDeque<watch::Sender<OperationView>>>,
+    journal: Arc<Journal>,
 }
 
 /// Asked for now, or before under the same id.
@@ -34,6 +36,7 @@ pub enum Begun {
 /// The right to end an operation. Dropped without that, the operation has failed.
 pub struct Running {
     sender: watch::Sender<OperationView>,
+    journal: Arc<Journal>,
     ended: bool,
 }
 
@@ -41,6 +44,10 @@ pub struct Running {
 pub struct Waiter(watch::Receiver<OperationView>);
 
 impl Operations {
+    pub fn new(journal: Arc<Journal>) -> Self {
+        Self { all: Mutex::default(), journal }
+    }
+
     pub fn begin(&self, job: &str, kind: OperationKind, id: Option<String>) -> Result<Begun, ManagerError> {
         let attempted = || format!("begin an operation of the job `{job}`");
         if let Some(id) = id.as_ref().filter(|id| !is_name(id)) {
@@ -101,7 +108,8 @@ impl Operations {
             problem: None,
         });
         all.push_back(sender.clone());
-        Ok(Begun::New(Running { sender, ended: false }))
+        self.journal.record(EventBody::Operation { operation: sender.borrow().clone() });
+        Ok(Begun::New(Running { sender, journal: self.journal.clone(), ended: false }))
     }
 
     pub fn find(&self, id: &str) -> Option<Waiter> {
@@ -142,6 +150,7 @@ impl Running {
                 }
             }
         });
+        self.journal.record(EventBody::Operation { operation: self.sender.borrow().clone() });
     }
 }
 

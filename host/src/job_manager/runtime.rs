@@ -6,6 +6,7 @@ use crate::api::{
     SavepointInfo, StartFrom,
 };
 use crate::job_store::StoredJob;
+use crate::journal::Journal;
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,7 +31,8 @@ pub trait JobRuntime: Send + Sync + 'static {
     /// Starts in the background and returns at once; what goes wrong is told by the state. Called within the tokio runtime.
     ///
     /// `job.start.id` names this start beyond a crash: see [`crate::job_store::StartIntent`].
-    fn start(&self, job: StoredJob, from: StartFrom) -> Arc<dyn RunningJob>;
+    /// What happens is told to the journal.
+    fn start(&self, job: StoredJob, from: StartFrom, journal: Arc<Journal>) -> Arc<dyn RunningJob>;
 }
 
 /// One run of a job, from a start to its end; restarts after failures are within it. Stays readable after its end.

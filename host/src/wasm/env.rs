@@ -7,13 +7,13 @@
 
 use super::bindings::types;
 use super::guest_metrics::TaskGuestMetrics;
+use crate::journal::Journal;
 use crate::state::KeyedState;
 use std::sync::Arc;
 use tidegate_core::limits::{GuestLimits, RowLimits};
 use tidegate_core::row::{self, Origin, Origins, Row, Rows};
 
 /// What stays the same for the life of an operator's task.
-#[derive(Debug)]
 pub struct OperatorMeta {
     pub job: String,
     pub operator: String,
@@ -26,6 +26,8 @@ pub struct OperatorMeta {
     pub keyed: bool,
     pub limits: GuestLimits,
     pub row_limits: RowLimits,
+    /// Where log lines are kept; `None` where nobody can ask for them.
+    pub journal: Option<Arc<Journal>>,
 }
 
 /// A guest did what the contract forbids. It ends the call like a trap, and says which limit or rule it was.

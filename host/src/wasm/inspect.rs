@@ -108,6 +108,7 @@ fn describe(module: &LoadedModule) -> Result<Descriptor, ModuleError> {
         keyed: false,
         limits,
         row_limits: RowLimits::default(),
+        journal: None,
     });
     let described = module.describe(meta).map_err(|e| ModuleError::DescribeFailed(e.to_string()))?;
     let mut problems = Vec::new();

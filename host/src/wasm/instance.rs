@@ -13,6 +13,7 @@ use super::bindings::{batch_processing, lifecycle, record_processing, types};
 use super::engine::WasmEngine;
 use super::env::{OperatorEnv, OperatorMeta, Phase, Violation, record_of, violation};
 use super::wasi::{self, WasiLimits, WasiState, WasiTrap, WasiView};
+use crate::api::{LogLevel, LogRecord};
 use crate::state::CallTime;
 use std::sync::Arc;
 use tidegate_core::limits::{BACKTRACE_FRAME_BYTES_MAX, BACKTRACE_FRAMES_MAX};
@@ -49,11 +50,26 @@ impl GuestStore {
         }
         let end = line.floor_char_boundary(limits.log_line_bytes_max);
         let (line, cut) = (&line[..end], if end < line.len() { "… (cut)" } else { "" });
-        let (job, operator, module, task) = (&self.meta.job, &self.meta.operator, &self.meta.module, self.meta.task_index);
+        let OperatorMeta { job, operator, module, task_index: task, .. } = &*self.meta;
         macro_rules! at {
             ($level:ident) => {
                 tracing::event!(target: "tidegate::guest", tracing::Level::$level, %job, %operator, %module, task, "{line}{cut}")
             };
+        }
+        if let Some(journal) = &self.meta.journal {
+            journal.log(LogRecord {
+                level: match level {
+                    tracing::Level::ERROR => LogLevel::Error,
+                    tracing::Level::WARN => LogLevel::Warn,
+                    tracing::Level::INFO => LogLevel::Info,
+                    tracing::Level::DEBUG => LogLevel::Debug,
+                    tracing::Level::TRACE => LogLevel::Trace,
+                },
+                operator: operator.clone(),
+                module: module.clone(),
+                task: *task,
+                message: format!("{line}{cut}"),
+            });
         }
         match level {
             tracing::Level::ERROR => at!(ERROR),

@@ -4,6 +4,7 @@
 mod api;
 mod command_line;
 mod dead_letters;
+mod events;
 mod flights;
 mod lifecycle;
 mod operations;

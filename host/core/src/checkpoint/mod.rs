@@ -14,6 +14,7 @@
 //! * what lies under [`SAVEPOINTS`] belongs to the user: the host never deletes it.
 
 use crate::diagnosis::CheckpointPhase;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -155,7 +156,7 @@ pub struct OperatorManifest {
     pub tasks: Vec<Vec<SegmentRef>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum CheckpointKind {
     Checkpoint,
@@ -355,7 +356,7 @@ pub struct CheckpointProgress {
     pub missing: Vec<TaskId>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckpointReport {
     pub checkpoint: CheckpointId,
     pub kind: CheckpointKind,
@@ -371,7 +372,7 @@ pub struct CheckpointReport {
     pub reason: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum CheckpointStatus {
     Pending,

@@ -13,13 +13,14 @@ pub use value_type::{TypeError, ValueType, WrongSize};
 use crate::limits::{DURATION_MS_MAX, GuestLimits, VALUE_SIZE_BYTES};
 use crate::problem::Problem;
 use crate::units::format_duration_ms;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A reducing state holds one number.
 const REDUCING_BYTES: u32 = 8;
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StateDeclaration {
     pub name: String,
     pub kind: StateKind,
@@ -42,7 +43,7 @@ impl StateDeclaration {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum StateKind {
     Value,
@@ -51,7 +52,7 @@ pub enum StateKind {
     Reducing(Reducer),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reducer {
     SumS64,
@@ -86,7 +87,7 @@ impl Reducer {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TimeDomain {
     EventTime,
@@ -94,7 +95,7 @@ pub enum TimeDomain {
 }
 
 /// Since the last write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TimeToLive {
     pub ms: u64,
     pub domain: TimeDomain,
