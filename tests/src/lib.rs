@@ -15,6 +15,7 @@ pub mod client;
 pub mod generator;
 pub mod guest;
 pub mod host;
+pub mod io_steps;
 pub mod job;
 pub mod logged;
 pub mod output;
