@@ -132,8 +132,10 @@ fn crash_and_finish(fault: Fault, passage: u64, second: Option<Fault>) -> Result
         }
     });
     // The job may have been done a moment before its last point is passed.
-    if status.is_err() && !until_ended(&mut host) {
-        return Err(format!("{fault}: {}", status.unwrap_err()));
+    if let Err(wrong) = status
+        && !until_ended(&mut host)
+    {
+        return Err(wrong);
     }
     let log = host.log_text();
     if !log.contains(&format!("{CRASH_AT}: {fault}")) {

@@ -70,16 +70,16 @@ impl KillLoop {
         if self.trouble == Trouble::AbortedCheckpoints {
             checkpoint = json!({ "interval": "20ms", "timeout": "10ms", "tolerable_failures": 1_000_000 });
         }
-        let mut sources = vec![bids];
+        let mut trickle = json!({ "name": "trickle", "connector": "file", "path": work.join("trickle"), "format": "json" });
         let mut config = json!({});
         if with_timers {
-            sources[0]["watermark"] = json!({ "out_of_orderness": "10ms", "idle_after": "100ms" });
-            sources.push(json!({
-                "name": "trickle", "connector": "file", "path": work.join("trickle"), "format": "json", "follow": true,
-                "start": "earliest", "watermark": { "field": "/time", "idle_after": "50ms" },
-            }));
+            bids["watermark"] = json!({ "out_of_orderness": "10ms", "idle_after": "100ms" });
+            trickle["watermark"] = json!({ "field": "/time", "idle_after": "50ms" });
+            trickle["follow"] = json!(true);
+            trickle["start"] = json!("earliest");
             config = json!({ "window_ms": 20, "reject_every": input.reject_every });
         }
+        let sources = [bids, trickle];
         let inputs: Vec<_> = sources.iter().map(|source| source["name"].clone()).collect();
         json!({
             "name": NAME,
@@ -97,7 +97,7 @@ impl KillLoop {
     pub fn run(&self, random: &mut Random, progress: &mut dyn FnMut(u64, &str)) -> Killed {
         let mut host = Host::start();
         let (work, out) = (host.work(), host.work().join("out"));
-        // No key: its rows are dead letters.
+        // Rows without a key: dead letters.
         std::fs::write(work.join("trickle"), "{\"time\":1}\n{\"time\":2}\n").expect("the second input can be written");
         host.push("chain-totals");
         host.put_job(&self.document(&work, Some(self.rate)));
@@ -126,9 +126,7 @@ impl KillLoop {
         let mut checker = Checker::new(self.input());
         checker.folder(&out);
         let mut verdict = checker.finish(self.trouble == Trouble::TimersDeadLettersIdle);
-        if self.trouble == Trouble::TimersDeadLettersIdle {
-            self.check_dead_letters(&host.data().join("jobs").join(NAME).join("dead-letters"), &mut verdict);
-        }
+        self.check_dead_letters(&host.data().join("jobs").join(NAME).join("dead-letters"), &mut verdict);
         Killed { verdict, aborted_checkpoints: aborted }
     }
 

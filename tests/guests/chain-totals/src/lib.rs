@@ -1,12 +1,12 @@
 //! What an output checker needs that trusts nobody: each output carries its key's ordinal, the sum, and a hash of all inputs of the key so
-//! far, in their order. Reads the generator's binary events.
+//! far, in their order. Reads the generator's binary events, and a second input whose rows are none and are refused.
 //!
 //! With `window_ms` a timer of event time at the end of each window tells how many records of the key came since the last one; with
 //! `reject_every` an event whose price is a multiple of it is refused.
 
 use tidegate_sdk::prelude::*;
 
-#[operator(keyed)]
+#[operator(keyed, inputs = 2)]
 pub struct ChainTotals {
     /// Ordinal, sum, hash.
     chain: ValueState<(u64, u64, u64)>,
