@@ -20,12 +20,14 @@ GUEST_FLAGS := --profile guest --target wasm32-wasip2
 # To stderr, like what cargo says: the output of `make bench` is one line of JSON.
 say = @echo "== $(1)" >&2
 
-.PHONY: help setup build guests demo test lint format bench release readme clean
+.PHONY: help setup build guests demo test proof lint format bench release readme clean
 
 help:
 	@echo "make demo     the main job on real flights: deployed over HTTP, killed with kill -9, started again, checked by an oracle"
 	@echo "              (make demo ARGS=--quick: with a sample, without a download)"
 	@echo "make test     all tests, and the commands of the README"
+	@echo "make proof    a crash at every step, pairs of crashes, and kill -9 under load: hours, one JSON line of figures"
+	@echo "              (KILLS=1000 SEED=.. by default; make proof KILLS=20 PAIRS_ONE_OF=50 POINTS_ONE_OF=20 is a short one)"
 	@echo "make bench    one benchmark run, one JSON line: make bench ARGS=\"--workload w2 --keys 1000 --seconds 20\""
 	@echo "make build    the host, in $(TARGET_DIR)/debug/tidegate"
 	@echo "make guests   the example operators as components, in $(TARGET_DIR)/wasm32-wasip2/guest/"
@@ -60,6 +62,12 @@ test: build guests
 	@$(CARGO) test --workspace $(addprefix --exclude ,$(BARE_GUESTS)) $(ARGS)
 	$(call say,the commands of the README)
 	@tests/readme.sh
+
+# Its parts and their extent: tests/src/bin/proof.rs.
+proof: setup
+	$(call say,building the host and the proof)
+	@$(CARGO) build --package tidegate --package tidegate-tests --bin tidegate --bin proof
+	@TIDEGATE_BINARY=$(abspath $(TARGET_DIR))/debug/tidegate $(TARGET_DIR)/debug/proof
 
 readme: build guests
 	@tests/readme.sh

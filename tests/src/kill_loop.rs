@@ -97,7 +97,7 @@ impl KillLoop {
     pub fn run(&self, random: &mut Random, progress: &mut dyn FnMut(u64, &str)) -> Killed {
         let mut host = Host::start();
         let (work, out) = (host.work(), host.work().join("out"));
-        // Rows without a key: dead letters.
+        // No events: dead letters.
         std::fs::write(work.join("trickle"), "{\"time\":1}\n{\"time\":2}\n").expect("the second input can be written");
         host.push("chain-totals");
         host.put_job(&self.document(&work, Some(self.rate)));
@@ -163,19 +163,19 @@ impl KillLoop {
         assert_eq!(stopped["state"], "completed", "{stopped}");
     }
 
-    /// One for each refused event, and one for each row without a key.
+    /// One for each refused event, and one for each row of the second input.
     fn check_dead_letters(&self, folder: &Path, verdict: &mut Verdict) {
         let input = self.input();
         let mut expected: BTreeSet<(String, u64)> = (0..input.records)
             .filter(|i| input.is_rejected(event(*i, input.keys).price))
             .map(|i| (format!("{}/{SPLITS}", i % SPLITS), i / SPLITS))
             .collect();
-        let mut keyless = 0;
+        let mut trickled = 0;
         for line in crate::output::lines(folder) {
             let letter: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("not JSON ({error}): {line}"));
             verdict.records += 1;
-            if letter["kind"] == "key" {
-                keyless += 1;
+            if letter["source"] == "trickle" {
+                trickled += 1;
                 continue;
             }
             let place = (letter["split"].as_str().unwrap_or_default().to_owned(), letter["record"].as_u64().unwrap_or(u64::MAX));
@@ -184,8 +184,8 @@ impl KillLoop {
             }
         }
         verdict.lost += expected.len() as u64;
-        if keyless != 2 {
-            verdict.wrong.push(format!("{keyless} dead letters of rows without a key, there were 2 such rows"));
+        if trickled != 2 {
+            verdict.wrong.push(format!("{trickled} dead letters of the second input, which had 2 rows"));
         }
     }
 }

@@ -79,7 +79,9 @@ impl Tally {
             .map(|((step, trouble), life)| format!("{trouble:?} at step {step} ({:?})", life.names.get(*step as usize)))
             .collect();
         let (left, end) = (&run.output.left, run.end());
-        self.wrong.push(format!("{}: {}: {end:?}, {difference:?}, left {left:?}", rig.shape.name, places.join(", then ")));
+        let wrong = format!("{}: {}: {end:?}, {difference:?}, left {left:?}", rig.shape.name, places.join(", then "));
+        eprintln!("{wrong}");
+        self.wrong.push(wrong);
     }
 }
 

@@ -75,3 +75,23 @@ fn without_time(line: String) -> String {
     fields.remove("processing_time_ms");
     letter.to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn output(lines: &[&str]) -> Output {
+        let lines = lines.iter().map(|line| (*line).to_owned()).collect();
+        Output { lines: BTreeMap::from([(("out".to_owned(), "000".to_owned()), lines)]), left: Vec::new() }
+    }
+
+    #[test]
+    fn what_is_missing_twice_or_out_of_order_is_told_apart() {
+        let right = output(&["a", "b", "b", "c"]);
+        assert_eq!(right.difference(&right), Difference::default());
+        let difference = |lines: &[&str]| output(lines).difference(&right);
+        assert_eq!(difference(&["a", "b", "c"]), Difference { lost: 1, duplicated: 0, moved: 0 });
+        assert_eq!(difference(&["a", "b", "b", "b", "c"]), Difference { lost: 0, duplicated: 1, moved: 0 });
+        assert_eq!(difference(&["b", "a", "b", "c"]), Difference { lost: 0, duplicated: 0, moved: 1 });
+    }
+}
