@@ -8,7 +8,7 @@
 //!
 //! 56 bytes a key.
 
-use crate::generator::{event, mix};
+use crate::generator::{Event, event, mix};
 use crate::output;
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
@@ -20,9 +20,16 @@ pub struct Input {
     pub keys: u64,
     /// Events whose price is a multiple of it are refused; 0: none.
     pub reject_every: u64,
+    /// Each key comes once before the first comes again, so that the state is full from then on.
+    pub prefill: bool,
 }
 
 impl Input {
+    pub fn event(&self, i: u64) -> Event {
+        let event = event(i, self.keys);
+        if self.prefill && i < self.keys { Event { bidder: i, ..event } } else { event }
+    }
+
     pub fn is_rejected(&self, price: u64) -> bool {
         self.reject_every > 0 && price.is_multiple_of(self.reject_every)
     }
@@ -113,7 +120,7 @@ impl Checker {
         let Self { input, keys, mut verdict } = self;
         let mut expected = vec![(0u64, 0u64); keys.len()];
         for i in 0..input.records {
-            let event = event(i, input.keys);
+            let event = input.event(i);
             if !input.is_rejected(event.price) {
                 let (count, prices) = &mut expected[event.bidder as usize];
                 (*count, *prices) = (*count + 1, prices.wrapping_add(mix(event.price)));
@@ -173,12 +180,12 @@ mod tests {
     use super::*;
     use std::collections::HashMap;
 
-    const INPUT: Input = Input { records: 3000, keys: 11, reject_every: 7 };
+    const INPUT: Input = Input { records: 3000, keys: 11, reject_every: 7, prefill: false };
 
     fn right() -> Vec<String> {
         let mut keys: HashMap<u64, (u64, u64, u64)> = HashMap::new();
         let events = (0..INPUT.records).map(|i| event(i, INPUT.keys)).filter(|event| !INPUT.is_rejected(event.price));
-        let line = |event: crate::generator::Event| {
+        let line = |event: Event| {
             let (count, sum, chain) = keys.entry(event.bidder).or_default();
             (*count, *sum, *chain) = (*count + 1, *sum + event.price, mix(*chain ^ event.price));
             format!("{} {count} {sum} {chain}", event.bidder)

@@ -7,7 +7,6 @@
 //! * the output is judged by [`crate::chain`], the dead letters by the events themselves.
 
 use crate::chain::{Checker, Input, Verdict, committed_bytes};
-use crate::generator::event;
 use crate::host::Host;
 use crate::random::Random;
 use crate::wait::until;
@@ -20,6 +19,9 @@ use std::time::{Duration, Instant};
 const FINISH_LIMIT: Duration = Duration::from_secs(1800);
 const NAME: &str = "killed";
 const SPLITS: u64 = 2;
+const FILLED_KEYS_MIN: u64 = 100_000;
+/// Less than any line of the output.
+const LINE_BYTES_MIN: u64 = 25;
 
 #[derive(Debug, Clone)]
 pub struct KillLoop {
@@ -53,7 +55,15 @@ impl KillLoop {
         // Enough for all lives; half of the longest is what they last on average.
         let seconds = self.kills as f64 * self.life_max.as_secs_f64() * 0.65 + 3.0;
         let reject_every = if self.trouble == Trouble::TimersDeadLettersIdle { 97 } else { 0 };
-        Input { records: (self.rate as f64 * seconds) as u64, keys: self.keys, reject_every }
+        // And for the filling, which overshoots.
+        let filling = if self.is_filled() { 3 * self.keys } else { 0 };
+        let records = filling + (self.rate as f64 * seconds) as u64;
+        Input { records, keys: self.keys, reject_every, prefill: self.is_filled() }
+    }
+
+    /// Kills begin when each key has its state: worth the while where there are many.
+    fn is_filled(&self) -> bool {
+        self.keys >= FILLED_KEYS_MIN
     }
 
     fn document(&self, work: &Path, rate: Option<u64>) -> Value {
@@ -61,7 +71,7 @@ impl KillLoop {
         let with_timers = self.trouble == Trouble::TimersDeadLettersIdle;
         let mut bids = json!({
             "name": "bids", "connector": "generator", "format": "rows", "parallelism": 2, "keys": input.keys,
-            "records": input.records, "splits": SPLITS,
+            "records": input.records, "splits": SPLITS, "prefill": input.prefill,
         });
         if let Some(rate) = rate {
             bids["rate"] = json!(rate);
@@ -100,7 +110,17 @@ impl KillLoop {
         // No events: dead letters.
         std::fs::write(work.join("trickle"), "{\"time\":1}\n{\"time\":2}\n").expect("the second input can be written");
         host.push("chain-totals");
-        host.put_job(&self.document(&work, Some(self.rate)));
+        if self.is_filled() {
+            host.put_job(&self.document(&work, None));
+            let filled = self.keys * LINE_BYTES_MIN * 2;
+            until("each key has its state", FINISH_LIMIT, || {
+                let bytes = committed_bytes(&out);
+                if bytes >= filled { Ok(()) } else { Err(format!("{bytes} of {filled} bytes")) }
+            });
+            self.go_on_with(&host, &self.document(&work, Some(self.rate)));
+        } else {
+            host.put_job(&self.document(&work, Some(self.rate)));
+        }
         host.wait_for_checkpoints(NAME, 1);
         let (mut before, mut aborted) = (0, 0);
         for kill in 1..=self.kills {
@@ -130,16 +150,21 @@ impl KillLoop {
         Killed { verdict, aborted_checkpoints: aborted }
     }
 
-    /// The rest at full speed, with checkpoints that can be completed.
-    fn finish(&self, host: &Host, work: &Path, out: &Path) {
+    /// The same job with other settings, from its latest checkpoint.
+    fn go_on_with(&self, host: &Host, job: &Value) {
         host.stop(NAME);
-        let mut rest = self.document(work, None);
-        rest["checkpoint"] = json!({ "interval": "500ms" });
-        host.put_job(&rest);
+        host.put_job(job);
         until("the job can be started", Duration::from_secs(60), || {
             let answer = host.client().post(&format!("/v1/jobs/{NAME}/start"), &json!({ "from": "latest" }));
             if answer.status == 200 { Ok(()) } else { Err(answer.to_string()) }
         });
+    }
+
+    /// The rest at full speed, with checkpoints that can be completed.
+    fn finish(&self, host: &Host, work: &Path, out: &Path) {
+        let mut rest = self.document(work, None);
+        rest["checkpoint"] = json!({ "interval": "500ms" });
+        self.go_on_with(host, &rest);
         let state = || host.job(NAME)["status"].clone();
         if self.trouble != Trouble::TimersDeadLettersIdle {
             until("the job is finished", FINISH_LIMIT, || {
@@ -167,7 +192,7 @@ impl KillLoop {
     fn check_dead_letters(&self, folder: &Path, verdict: &mut Verdict) {
         let input = self.input();
         let mut expected: BTreeSet<(String, u64)> = (0..input.records)
-            .filter(|i| input.is_rejected(event(*i, input.keys).price))
+            .filter(|i| input.is_rejected(input.event(*i).price))
             .map(|i| (format!("{}/{SPLITS}", i % SPLITS), i / SPLITS))
             .collect();
         let mut trickled = 0;
