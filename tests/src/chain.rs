@@ -238,7 +238,7 @@ mod tests {
         let mut lines = right();
         let more: Vec<String> = lines.iter().filter(|line| line.starts_with("4 ")).cloned().collect();
         lines.retain(|line| !line.starts_with("4 "));
-        lines.extend(more.iter().skip(1).map(|line| line.clone()));
+        lines.extend(more.iter().skip(1).cloned());
         assert!(!check(&lines).is_exactly_once());
     }
 

@@ -199,9 +199,17 @@ impl IoSteps {
 
     /// A call that can't fail: only a crash means something to it.
     pub fn infallible<T: Default>(&self, name: &'static str, call: impl FnOnce() -> T) -> T {
-        let mut done = None;
-        let _ = self.call(name, || Ok::<_, ()>(done = Some(call())), || ());
-        done.unwrap_or_default()
+        let (mut call, mut done) = (Some(call), None);
+        let happens = || {
+            done = call.take().map(|call| call());
+            Ok::<(), ()>(())
+        };
+        let _ = self.call(name, happens, || ());
+        match (done, call) {
+            (Some(done), _) => done,
+            (None, Some(call)) if !self.is_dead() => call(),
+            (None, _) => T::default(),
+        }
     }
 
     /// As [`Self::call`]; for a dead process the answer never comes.
@@ -269,7 +277,14 @@ mod tests {
     fn three(steps: &IoSteps) -> (Vec<u32>, Vec<bool>) {
         let mut done = Vec::new();
         let _entered = steps.enter();
-        let heard = (0..3).map(|i| io("test", || Ok(done.push(i))).is_ok()).collect();
+        let mut call = |i| {
+            let happens = || {
+                done.push(i);
+                Ok(())
+            };
+            io("test", happens).is_ok()
+        };
+        let heard = (0..3).map(&mut call).collect();
         (done, heard)
     }
 
@@ -285,6 +300,14 @@ mod tests {
             let steps = IoSteps::new(Some((1, trouble)), 0);
             assert_eq!(three(&steps), (done, heard), "{trouble:?}");
             assert_eq!(steps.is_dead(), trouble.is_crash());
+        }
+    }
+
+    #[test]
+    fn a_call_that_cannot_fail_is_carried_out_unless_the_process_dies_before() {
+        for (trouble, answer) in Trouble::ALL.into_iter().zip([0, 7, 7, 7]) {
+            let steps = IoSteps::new(Some((0, trouble)), 0);
+            assert_eq!(steps.infallible("test", || 7), answer, "{trouble:?}");
         }
     }
 
