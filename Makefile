@@ -20,7 +20,7 @@ GUEST_FLAGS := --profile guest --target wasm32-wasip2
 # To stderr, like what cargo says: the output of `make bench` is one line of JSON.
 say = @echo "== $(1)" >&2
 
-.PHONY: help setup build guests demo test fuzz schemathesis lint format bench release readme clean
+.PHONY: help setup build guests demo test proof fuzz schemathesis lint format bench release readme clean
 
 help:
 	@echo "make demo     the main job on real flights: deployed over HTTP, killed with kill -9, started again, checked by an oracle"
@@ -28,6 +28,8 @@ help:
 	@echo "make test     all tests, and the commands of the README"
 	@echo "make fuzz     what comes from outside, bent in every way, for FUZZ_SECONDS=600"
 	@echo "make schemathesis  made-up requests against the description of the HTTP API (SCHEMATHESIS_EXAMPLES=1000 looks longer)"
+	@echo "make proof    a crash at every step, pairs of crashes, and kill -9 under load: hours, one JSON line of figures"
+	@echo "              (KILLS=1000 SEED=.. by default; make proof KILLS=20 PAIRS_ONE_OF=50 POINTS_ONE_OF=20 is a short one)"
 	@echo "make bench    one benchmark run, one JSON line: make bench ARGS=\"--workload w2 --keys 1000 --seconds 20\""
 	@echo "make build    the host, in $(TARGET_DIR)/debug/tidegate"
 	@echo "make guests   the example operators as components, in $(TARGET_DIR)/wasm32-wasip2/guest/"
@@ -71,6 +73,12 @@ fuzz: setup
 schemathesis: build
 	$(call say,schemathesis: made-up requests against the description of the API)
 	@PYTHON=$(PYTHON) tests/schemathesis.sh
+
+# Its parts and their extent: tests/src/bin/proof.rs.
+proof: setup
+	$(call say,building the host and the proof)
+	@$(CARGO) build --package tidegate --package tidegate-tests --bin tidegate --bin proof
+	@TIDEGATE_BINARY=$(abspath $(TARGET_DIR))/debug/tidegate $(TARGET_DIR)/debug/proof
 
 readme: build guests
 	@tests/readme.sh

@@ -7,6 +7,7 @@
 //!
 //! A crash leaves at most a file whose name starts with [`TEMPORARY_PREFIX`]; [`remove_temporaries`] takes it away.
 
+use crate::fault::io_step::io;
 use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
@@ -29,7 +30,7 @@ pub fn create_folder(folder: &Path) -> io::Result<()> {
     if let Some(parent) = folder.parent() {
         create_folder(parent)?;
     }
-    match fs::create_dir(folder) {
+    match io("durable file: create folder", || fs::create_dir(folder)) {
         Ok(()) => sync_parent(folder),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
@@ -40,8 +41,8 @@ pub fn create_folder(folder: &Path) -> io::Result<()> {
 pub fn create(path: &Path, bytes: &[u8]) -> io::Result<bool> {
     let temporary = write_temporary(path, bytes)?;
     // A link, unlike a rename, refuses to take another file's place.
-    let linked = fs::hard_link(&temporary, path);
-    let removed = fs::remove_file(&temporary);
+    let linked = io("durable file: link", || fs::hard_link(&temporary, path));
+    let removed = io("durable file: remove temporary", || fs::remove_file(&temporary));
     match linked {
         Ok(()) => removed.and_then(|()| sync_parent(path)).map(|()| true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
@@ -52,8 +53,8 @@ pub fn create(path: &Path, bytes: &[u8]) -> io::Result<bool> {
 /// Writes the file, in the place of an older one.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = write_temporary(path, bytes)?;
-    if let Err(error) = fs::rename(&temporary, path) {
-        let _ = fs::remove_file(&temporary);
+    if let Err(error) = io("durable file: rename", || fs::rename(&temporary, path)) {
+        let _ = io("durable file: remove temporary", || fs::remove_file(&temporary));
         return Err(error);
     }
     sync_parent(path)
@@ -61,7 +62,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// `false` if there was none.
 pub fn remove(path: &Path) -> io::Result<bool> {
-    match fs::remove_file(path) {
+    match io("durable file: remove", || fs::remove_file(path)) {
         Ok(()) => sync_parent(path).map(|()| true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
@@ -73,7 +74,7 @@ pub fn remove_temporaries(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         if entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX) {
-            fs::remove_file(entry.path())?;
+            io("durable file: remove temporary", || fs::remove_file(entry.path()))?;
         }
     }
     Ok(())
@@ -84,22 +85,21 @@ fn write_temporary(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
     create_folder(folder)?;
     let temporary = folder.join(format!("{TEMPORARY_PREFIX}{}", unique_id()));
     let written = (|| {
-        let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()
+        let create = || OpenOptions::new().write(true).create_new(true).open(&temporary);
+        let mut file = io("durable file: create", create)?;
+        io("durable file: write", || file.write_all(bytes))?;
+        io("durable file: fsync", || file.sync_all())
     })();
     if let Err(error) = written {
-        let _ = fs::remove_file(&temporary);
+        let _ = io("durable file: remove temporary", || fs::remove_file(&temporary));
         return Err(error);
     }
     Ok(temporary)
 }
 
 fn sync_parent(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
-        _ => File::open(".")?.sync_all(),
-    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    io("durable file: fsync folder", || File::open(parent)?.sync_all())
 }
 
 #[cfg(test)]

@@ -2,11 +2,14 @@
 //!
 //! `TIDEGATE_CRASH_AT=manifest-written-decision-not` ends the process at the first passage of that point as `kill -9` would, with `:3`
 //! behind it at the third. Tests loop over [`Fault::ALL`], crash, start again, and compare what the outside sees with an oracle.
+//! [`io_step`] is the other way: every call that leaves the process, by its number.
 //!
 //! Invariants:
 //! * a point stands directly after the first of the two steps it is named after;
 //! * without the variable a passage costs one load;
 //! * passages are counted over all jobs of the process.
+
+pub mod io_step;
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};

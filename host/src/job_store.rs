@@ -166,6 +166,7 @@ fn error(attempted: String, source: io::Error) -> JobStoreError {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::fault::io_step::{IoSteps, Trouble};
 
     pub(crate) fn stored(name: &str) -> StoredJob {
         StoredJob {
@@ -210,6 +211,41 @@ pub(crate) mod tests {
         store.remove("a").unwrap();
         assert_eq!(store.load().unwrap().jobs.len(), 1);
         assert!(!folder.path().join("a").exists());
+    }
+
+    #[test]
+    fn a_change_that_goes_wrong_at_any_call_leaves_the_old_job_or_the_new_one() {
+        let mut tried = 0;
+        for (trouble, removes) in Trouble::ALL.into_iter().flat_map(|trouble| [(trouble, false), (trouble, true)]) {
+            for step in 0.. {
+                let folder = tempfile::tempdir().unwrap();
+                let store = JobStore::open(folder.path()).unwrap();
+                let old = stored("a");
+                let new = StoredJob { desired: DesiredState::Stopped, ..old.clone() };
+                store.save(&old).unwrap();
+                let steps = IoSteps::new(Some((step, trouble)), 0);
+                let changed = {
+                    let _entered = steps.enter();
+                    if removes { store.remove("a") } else { store.save(&new) }
+                };
+                if steps.taken() <= step {
+                    changed.unwrap();
+                    break;
+                }
+                tried += 1;
+                let loaded = JobStore::open(folder.path()).unwrap().load().unwrap();
+                assert_eq!(loaded.unreadable, []);
+                let expected = [vec![old], if removes { vec![] } else { vec![new] }];
+                assert!(expected.contains(&loaded.jobs), "{trouble:?} at step {step}: {:?}", loaded.jobs);
+                assert!(
+                    changed.is_err() || loaded.jobs == expected[1],
+                    "{trouble:?} at step {step}: told to be stored, and is not"
+                );
+                let left = fs::read_dir(folder.path().join("a")).map_or(0, |entries| entries.count());
+                assert_eq!(left, loaded.jobs.len(), "{trouble:?} at step {step}: something is left behind");
+            }
+        }
+        assert!(tried >= 4 * 7, "{tried}");
     }
 
     #[test]

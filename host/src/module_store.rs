@@ -97,6 +97,10 @@ impl ModuleStore {
             durable_file::create_folder(&folder).map_err(|e| storage(format!("make the folder {}", folder.display()), e))?;
             durable_file::remove_temporaries(&folder).map_err(|e| storage(format!("clean {}", folder.display()), e))?;
         }
+        // Each name has a folder of its own, in which a push may have died.
+        for folder in folder_entries(&root.join("names"))?.iter().filter(|folder| folder.is_dir()) {
+            durable_file::remove_temporaries(folder).map_err(|e| storage(format!("clean {}", folder.display()), e))?;
+        }
         let engine = inspector.engine_version();
         assert!(is_file_name(&engine), "BUG: engine version {engine:?} can't be part of a file name");
         Ok(Self { inner: Arc::new(Inner { root: root.to_owned(), inspector, engine, bytes_max, blobs: Mutex::new(()) }) })
@@ -340,6 +344,7 @@ fn storage(attempted: String, source: io::Error) -> ModuleStoreError {
 mod tests {
     use super::*;
     use crate::api::OperatorDescription;
+    use crate::fault::io_step::{IoSteps, Trouble};
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[derive(Default)]
@@ -372,6 +377,45 @@ mod tests {
         let inspector = Arc::new(Inspector::default());
         let store = ModuleStore::with_limit(&folder.path().join("modules"), inspector.clone(), 100).unwrap();
         (folder, store, inspector)
+    }
+
+    fn temporaries(folder: &Path) -> Vec<PathBuf> {
+        let entries = folder_entries(folder).unwrap().into_iter();
+        let below = entries.flat_map(|path| if path.is_dir() { temporaries(&path) } else { vec![path] });
+        below.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(".tmp-")).collect()
+    }
+
+    #[test]
+    fn a_push_that_goes_wrong_at_any_call_can_be_repeated_and_leaves_nothing_behind() {
+        let mut tried = 0;
+        for trouble in Trouble::ALL {
+            for step in 0.. {
+                let (folder, store, _) = store();
+                store.push("delays", "1.0.0", b"one").unwrap();
+                let steps = IoSteps::new(Some((step, trouble)), 0);
+                let pushed = {
+                    let _entered = steps.enter();
+                    store.push("delays", "1.1.0", b"two")
+                };
+                if steps.taken() <= step {
+                    pushed.unwrap();
+                    break;
+                }
+                tried += 1;
+                let root = folder.path().join("modules");
+                let store = ModuleStore::with_limit(&root, Arc::new(Inspector::default()), 100).unwrap();
+                assert_eq!(temporaries(&root), Vec::<PathBuf>::new(), "{trouble:?} at {:?}", steps.names().last());
+                match store.get("delays", "1.1.0").unwrap() {
+                    // What is there is whole.
+                    Some(view) => assert_eq!(store.component(&view.digest).unwrap(), b"two"),
+                    None => assert!(pushed.is_err(), "{trouble:?} at step {step}: told to be stored, and is not"),
+                }
+                let (view, _) = store.push("delays", "1.1.0", b"two").unwrap();
+                assert_eq!(store.component(&view.digest).unwrap(), b"two");
+                assert_eq!(store.list().unwrap().len(), 2);
+            }
+        }
+        assert!(tried >= 4 * 15, "{tried}");
     }
 
     #[test]

@@ -10,12 +10,16 @@
 //! * every test has folders and ports of its own, so that tests can run side by side;
 //! * a test that fails shows the end of its host's log.
 
+pub mod chain;
 pub mod cli;
 pub mod client;
+pub mod crash_points;
 pub mod generator;
 pub mod guest;
 pub mod host;
+pub mod io_steps;
 pub mod job;
+pub mod kill_loop;
 pub mod logged;
 pub mod output;
 pub mod random;

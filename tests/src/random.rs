@@ -16,6 +16,10 @@ impl Random {
             Err(_) => SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64),
         };
         println!("repeat with TIDEGATE_SEED={seed}");
+        Self::from_seed(seed)
+    }
+
+    pub fn from_seed(seed: u64) -> Self {
         Self { seed, drawn: 0 }
     }
 

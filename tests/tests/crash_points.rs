@@ -1,170 +1,17 @@
 //! A crash between any two durable steps, one after the other: the job is started again, comes to its end, and its output is that of
-//! a run without the crash.
+//! a run without the crash. And two of them: a sample here, all in `make proof`.
 //!
 //! Every named point of the host is tried: one that a plain run does not pass gets the scenario that leads there. A point that is
 //! never passed is an error too, because then nothing was tested.
 
-use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use serde_json::json;
+use std::time::Instant;
 use tidegate::fault::{CRASH_AT, Fault};
+use tidegate_tests::crash_points::{CRASH_LIMIT, JOB, Second, crash_at, crash_at_both, document};
 use tidegate_tests::host::Host;
-use tidegate_tests::job::TotalsJob;
 use tidegate_tests::output;
+use tidegate_tests::random::Random;
 use tidegate_tests::totals::{self, Total};
-use tidegate_tests::wait::until;
-
-/// For a host to come to its crash.
-const CRASH_LIMIT: Duration = Duration::from_secs(60);
-
-/// Keys enough for a checkpoint to find most of them unchanged: it writes deltas, and deltas are merged.
-const JOB: TotalsJob =
-    TotalsJob { name: "crashes", records: 6_000, keys: 2_000, splits: 2, parallelism: 2, rate: Some(6_000), interval: "50ms" };
-
-/// What has to happen for a point to be passed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Scenario {
-    /// The job runs to its end.
-    Run,
-    /// The host that crashes is the second one: it restores.
-    Restart,
-    /// A savepoint is taken at work.
-    Savepoint,
-    /// The job is stopped with a savepoint.
-    Stop,
-    /// The job, stopped with a savepoint, is started from it.
-    StartFromSavepoint,
-}
-
-fn scenario(fault: Fault) -> Scenario {
-    match fault {
-        Fault::JobStoredTasksNot
-        | Fault::SegmentWrittenAnswerNot
-        | Fault::RowsStagedPreCommitNot
-        | Fault::PreCommittedAnswerNot
-        | Fault::AllAnsweredManifestNot
-        | Fault::ManifestWrittenDecisionNot
-        | Fault::DecisionWrittenSinksNot
-        | Fault::OneSinkCommittedRestNot
-        | Fault::OneFileCommittedRestNot
-        | Fault::SinksCommittedTrimNot
-        | Fault::LogTrimmedManifestsNot
-        | Fault::ManifestsDeletedSegmentsNot
-        | Fault::MergeWrittenChainNot
-        | Fault::FinalCommittedFinishNot => Scenario::Run,
-        Fault::IncarnationWrittenFenceNot | Fault::RestoreWrittenSinksNot | Fault::SinksRecoveredTasksNot => Scenario::Restart,
-        Fault::FenceWrittenRestoreNot => Scenario::StartFromSavepoint,
-        Fault::SavepointSegmentsWrittenManifestNot | Fault::SavepointManifestWrittenPointerNot => Scenario::Savepoint,
-        Fault::SavepointWrittenStopNot => Scenario::Stop,
-    }
-}
-
-/// The job, with a second sink, so that one can have committed and the other not.
-fn document(host: &Host) -> Value {
-    let mut job = JOB.document(&host.work().join("out"));
-    let second = json!({ "name": "copy", "connector": "file", "input": ["totals"], "path": host.work().join("copy") });
-    job["sink"].as_array_mut().expect("sinks").push(second);
-    job
-}
-
-/// Lets the host crash at a point on its way, and finishes without. Says what is wrong, or nothing.
-fn crash_at(fault: Fault, passage: u64) -> Result<(), String> {
-    let mut host = Host::prepared();
-    let scenario = scenario(fault);
-    let arm = |host: &mut Host| host.set_env(CRASH_AT, &format!("{fault}:{passage}"));
-    if scenario == Scenario::Run {
-        arm(&mut host);
-    }
-    host.restart();
-    host.push("running-totals");
-    let job = document(&host);
-    let path = format!("/v1/jobs/{}", JOB.name);
-    // The answer may be lost with the host.
-    let _ = host.client().try_put_json(&path, &job);
-    match scenario {
-        Scenario::Run => {}
-        Scenario::Restart => {
-            host.wait_for_checkpoints(JOB.name, 2);
-            host.kill();
-            arm(&mut host);
-            host.spawn();
-        }
-        Scenario::Savepoint | Scenario::Stop | Scenario::StartFromSavepoint => {
-            host.wait_for_checkpoints(JOB.name, 2);
-            if scenario == Scenario::StartFromSavepoint {
-                host.stop_with_savepoint(JOB.name);
-            }
-            host.terminate();
-            arm(&mut host);
-            host.restart();
-            let _ = match scenario {
-                Scenario::Savepoint => host.client().try_post(&format!("{path}/savepoints"), &json!({})),
-                Scenario::Stop => host.client().try_post(&format!("{path}/stop"), &json!({ "savepoint": true })),
-                _ => {
-                    let savepoints = host.client().get(&format!("{path}/savepoints")).document();
-                    let id = savepoints["savepoints"][0]["id"].clone();
-                    host.client().try_post(&format!("{path}/start"), &json!({ "from": { "savepoint": id } }))
-                }
-            };
-        }
-    }
-    let status = until(&format!("the host crashes at {fault}"), CRASH_LIMIT, || {
-        if host.has_ended() {
-            return Ok(Ok(()));
-        }
-        match host.client().try_get(&path) {
-            Ok(answer) if answer.body.contains(r#""state":"finished""#) => Ok(Err(format!("{fault}: never passed"))),
-            Ok(answer) => Err(answer.body),
-            Err(error) => Err(error),
-        }
-    });
-    // The job may have been done a moment before its last point is passed.
-    if status.is_err() && !until_ended(&mut host) {
-        return status;
-    }
-    let log = host.log_text();
-    if !log.contains(&format!("{CRASH_AT}: {fault}")) {
-        return Err(format!("{fault}: the host ended for another reason"));
-    }
-    host.wait_for_exit(CRASH_LIMIT);
-    host.clear_env();
-    host.restart();
-    finish(&host, &job);
-    for sink in ["out", "copy"] {
-        let folder = host.work().join(sink);
-        let verdict = totals::check(JOB.input(), output::lines(&folder).iter().map(|line| Total::from_json(line)));
-        if !verdict.is_exactly_once() || verdict.records != JOB.records {
-            return Err(format!("{fault}: {sink}: {verdict}"));
-        }
-        if !output::staged(&folder).is_empty() {
-            return Err(format!("{fault}: {sink}: left behind {:?}", output::staged(&folder)));
-        }
-    }
-    Ok(())
-}
-
-fn until_ended(host: &mut Host) -> bool {
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(2) {
-        if host.has_ended() {
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    false
-}
-
-/// Brings the job to its end, whatever its user has to do for it.
-fn finish(host: &Host, job: &Value) {
-    let path = format!("/v1/jobs/{}", JOB.name);
-    let answer = host.client().get(&path);
-    if answer.status == 404 {
-        // The crash came before the job was stored, so nobody was told that it is.
-        host.put_job(job);
-    } else if answer.document()["desired"] == "stopped" && answer.document()["status"]["state"] != "finished" {
-        host.start_job(JOB.name, json!("latest"));
-    }
-    host.wait_for_state(JOB.name, "finished");
-}
 
 /// The points of one group, so that groups run side by side.
 fn crash_at_all(group: usize) {
@@ -195,6 +42,30 @@ fn a_crash_at_any_point_leaves_the_right_output_2() {
 fn a_crash_in_the_middle_of_the_job_leaves_the_right_output() {
     for fault in [Fault::PreCommittedAnswerNot, Fault::ManifestWrittenDecisionNot, Fault::DecisionWrittenSinksNot] {
         crash_at(fault, 5).unwrap_or_else(|wrong| panic!("{wrong}"));
+    }
+}
+
+/// Points that every recovery passes, and one further on.
+const IN_RECOVERY: [Fault; 4] = [
+    Fault::IncarnationWrittenFenceNot,
+    Fault::RestoreWrittenSinksNot,
+    Fault::SinksRecoveredTasksNot,
+    Fault::DecisionWrittenSinksNot,
+];
+const PAIRS: u64 = 5;
+
+#[test]
+fn a_second_crash_in_the_recovery_from_the_first_changes_nothing() {
+    let mut random = Random::from_env();
+    for _ in 0..PAIRS {
+        let first = Fault::ALL[random.below(Fault::ALL.len() as u64) as usize];
+        let second = IN_RECOVERY[random.below(IN_RECOVERY.len() as u64) as usize];
+        let crashed = crash_at_both(first, second).unwrap_or_else(|wrong| panic!("seed {}: {wrong}", random.seed()));
+        println!("{first}, then {second}: {crashed:?}");
+        // After its last crash a job may be stopped, or not be there: nothing is recovered then.
+        let nothing_to_recover = [Fault::SavepointWrittenStopNot, Fault::FinalCommittedFinishNot].contains(&first);
+        let far = second == Fault::DecisionWrittenSinksNot;
+        assert!(crashed == Second::Crashed || nothing_to_recover || far, "{first}: the recovery never passed {second}");
     }
 }
 

@@ -37,12 +37,14 @@ mod error;
 mod log;
 mod path;
 mod savepoint;
+mod stepped;
 
 pub use error::{AppendError, StoreError};
 pub use log::{Acquired, DecisionLog};
 pub use path::StorePath;
 pub use savepoint::Savepoint;
 
+use crate::fault::io_step::IoSteps;
 use crate::fault::{self, Fault};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -90,6 +92,12 @@ impl CheckpointStore {
         let store = LocalFileSystem::new_with_prefix(folder).map_err(|error| unusable(error.into()))?;
         // Off by default.
         Ok(Self::new(Arc::new(store.with_fsync(true)), job))
+    }
+
+    /// The same store, whose calls are steps of an incarnation.
+    pub fn stepped(mut self, steps: &IoSteps) -> Self {
+        self.store = Arc::new(stepped::Stepped { inner: self.store, steps: steps.clone() });
+        self
     }
 
     pub fn job(&self) -> &str {

@@ -22,6 +22,9 @@ pub mod json_text;
 pub mod options;
 pub mod row_text;
 pub mod stdout;
+mod stepped;
+
+pub use stepped::{SteppedSink, SteppedSource};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -93,6 +93,13 @@ impl Attempt {
     }
 }
 
+impl Drop for Attempt {
+    /// Also where whoever drives it is dropped, with the async runtime, in the middle: its threads must not wait for ever.
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 /// State to put into the tasks of one operator, read from the store beforehand: segments of all former tasks, oldest first.
 type Segments = BTreeMap<String, Vec<(SegmentRef, bytes::Bytes)>>;
 
@@ -139,6 +146,8 @@ impl Builder<'_> {
             uploads: Vec::new(),
         };
         let errors = self.errors();
+        // File calls while writers are opened; tasks have threads of their own.
+        let _entered = self.plan.io_steps.as_ref().map(|steps| steps.enter());
         let mut tasks = Vec::new();
         for id in graph.task_ids() {
             let (uploads, parts) = mpsc::unbounded_channel();
@@ -159,8 +168,12 @@ impl Builder<'_> {
             tasks.push(task);
         }
         for task in tasks {
-            let thread =
-                std::thread::Builder::new().name(thread_name(&task)).stack_size(TASK_STACK_BYTES).spawn(move || task.run());
+            let (name, steps) = (thread_name(&task), self.plan.io_steps.clone());
+            let work = move || {
+                let _entered = steps.map(|steps| steps.enter());
+                task.run();
+            };
+            let thread = std::thread::Builder::new().name(name).stack_size(TASK_STACK_BYTES).spawn(work);
             match thread {
                 Ok(thread) => attempt.threads.push(thread),
                 Err(error) => {

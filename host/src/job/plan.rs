@@ -1,7 +1,8 @@
 //! A job that was checked, with everything it needs at hand: its graph and the code of its operators.
 
 use crate::connector::json_field::Pointer;
-use crate::connector::{Source, catalog};
+use crate::connector::{Sink, Source, SteppedSink, SteppedSource, catalog};
+use crate::fault::io_step::IoSteps;
 use crate::task::TaskError;
 use crate::task::operator::NativeOperator;
 use crate::wasm::instance::LoadedModule;
@@ -19,6 +20,8 @@ pub struct JobPlan {
     pub base: PathBuf,
     pub graph: ExecutionGraph,
     pub operators: BTreeMap<String, OperatorCode>,
+    /// Tests number the calls that leave the process.
+    pub io_steps: Option<IoSteps>,
 }
 
 /// What an operator runs.
@@ -37,7 +40,7 @@ pub type MakeNative = Arc<dyn Fn() -> Box<dyn NativeOperator> + Send + Sync>;
 #[derive(Clone)]
 pub enum Code {
     Wasm(LoadedModule),
-    /// Compiled into the host: only the benches have any.
+    /// Compiled into the host: only benches and tests have any.
     Native(MakeNative),
 }
 
@@ -49,16 +52,28 @@ pub fn pointers(fields: &[String]) -> Vec<Pointer> {
 impl JobPlan {
     pub fn new(spec: JobSpec, job_id: String, base: PathBuf, operators: BTreeMap<String, OperatorCode>) -> Self {
         let graph = ExecutionGraph::build(&spec, &|operator| operators[operator].outputs.clone());
-        Self { spec, job_id, base, graph, operators }
+        Self { spec, job_id, base, graph, operators, io_steps: None }
     }
 
     pub fn build_source(&self, spec: &SourceSpec) -> Result<Box<dyn Source>, TaskError> {
         let context = super::attempt::context(self, &spec.name);
-        catalog::build_source(spec, &context).map_err(|problems| {
+        let built = catalog::build_source(spec, &context).map_err(|problems| {
             // The job was checked when it was created; what it needs from outside has changed since.
             let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
             TaskError::Fatal(format!("source {}: {}", spec.name, problems.join("; ")))
+        })?;
+        Ok(match &self.io_steps {
+            Some(steps) => Box::new(SteppedSource { inner: built, steps: steps.clone() }),
+            None => built,
         })
+    }
+
+    /// A sink as the job uses it.
+    pub fn sink(&self, built: Box<dyn Sink>) -> Box<dyn Sink> {
+        match &self.io_steps {
+            Some(steps) => Box::new(SteppedSink { inner: built, steps: steps.clone() }),
+            None => built,
+        }
     }
 
     /// Module and digest by operator, for the provenance of dead letters.

@@ -246,9 +246,9 @@ async fn recover_sinks(
             let sink = catalog::build_sink(spec, &context(&plan, &spec.name)).map_err(|problems| {
                 fatal(format!("sink {}: {}", spec.name, problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))
             })?;
-            sinks.insert(spec.name.clone(), sink);
+            sinks.insert(spec.name.clone(), plan.sink(sink));
         }
-        sinks.insert(DEAD_LETTERS.to_owned(), Box::new(dead_letter_sink(&plan, &folder)));
+        sinks.insert(DEAD_LETTERS.to_owned(), plan.sink(Box::new(dead_letter_sink(&plan, &folder))));
         for (name, sink) in &sinks {
             sink.recover(decided.get(name).map_or(&[], Vec::as_slice))
                 .map_err(|e| Failed { reason: format!("sink {name}: {e}"), fatal: !e.retry })?;

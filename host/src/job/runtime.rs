@@ -9,6 +9,7 @@ use super::{Command, restore, why};
 use crate::api::{CheckpointReport, JobStatus, RunFacts, SavepointInfo, StartFrom};
 use crate::checkpoint_store::{CheckpointStore, StoreError};
 use crate::connector::{ConnectorContext, catalog};
+use crate::fault::io_step::IoSteps;
 use crate::job_manager::{CheckedJob, JobError, JobRuntime, RunningJob};
 use crate::job_store::StoredJob;
 use crate::journal::Journal;
@@ -44,12 +45,13 @@ pub struct Runtime {
     metrics: Arc<Metrics>,
     natives: BTreeMap<String, NativeModule>,
     loaded: Mutex<HashMap<String, LoadedModule>>,
+    io_steps: Option<IoSteps>,
 }
 
 impl Runtime {
     pub fn new(engine: WasmEngine, modules: ModuleStore, root: &Path, metrics: Arc<Metrics>) -> Self {
         let (natives, loaded) = (BTreeMap::new(), Mutex::default());
-        Self { engine, modules, root: root.to_owned(), metrics, natives, loaded }
+        Self { engine, modules, root: root.to_owned(), metrics, natives, loaded, io_steps: None }
     }
 
     pub fn with_native(mut self, reference: &str, module: NativeModule) -> Self {
@@ -57,8 +59,18 @@ impl Runtime {
         self
     }
 
+    /// Every call of this runtime's jobs that leaves the process is a step of one incarnation: for tests that let it go wrong.
+    pub fn with_io_steps(mut self, steps: IoSteps) -> Self {
+        self.io_steps = Some(steps);
+        self
+    }
+
     pub fn open_store(&self, job: &str) -> Result<CheckpointStore, StoreError> {
-        CheckpointStore::open_local(&self.root, job)
+        let store = CheckpointStore::open_local(&self.root, job)?;
+        Ok(match &self.io_steps {
+            Some(steps) => store.stepped(steps),
+            None => store,
+        })
     }
 
     pub fn folder(&self, job: &str) -> PathBuf {
@@ -105,7 +117,9 @@ impl Runtime {
             operators
                 .insert(operator.name.clone(), OperatorCode { module: reference.clone(), digest, keyed, outputs, states, code });
         }
-        Ok(JobPlan::new(job.spec.clone(), job.job_id.clone(), job.base.clone(), operators))
+        let mut plan = JobPlan::new(job.spec.clone(), job.job_id.clone(), job.base.clone(), operators);
+        plan.io_steps = self.io_steps.clone();
+        Ok(plan)
     }
 
     /// A run with more to see than the job manager asks for.

@@ -10,7 +10,7 @@ use super::super::options::OptionReader;
 use super::super::row_text::{FORMATS, RowText};
 use super::super::{ConnectorContext, ConnectorError, Sink, SinkWriter};
 use super::staging::{FileWriter, Place, Staged};
-use crate::fault::{self, Fault};
+use crate::fault::{self, Fault, io_step};
 use std::collections::{HashSet, VecDeque};
 use std::io::ErrorKind;
 use std::path::Path;
@@ -123,7 +123,8 @@ impl FileSink {
         let (staged, visible) = (self.place.staging().join(&file.staged), self.place.folder.join(&file.visible));
         match (self.length(&staged)?, self.length(&visible)?) {
             (Some(bytes), None) if bytes == file.bytes => {
-                std::fs::rename(&staged, &visible).map_err(|error| self.place.failed("renaming", &staged, &error))
+                io_step::io("file: rename", || std::fs::rename(&staged, &visible))
+                    .map_err(|error| self.place.failed("renaming", &staged, &error))
             }
             (Some(bytes), None) => Err(self.refuse(
                 file,
@@ -132,7 +133,8 @@ impl FileSink {
             )),
             (None, Some(bytes)) if bytes == file.bytes => Ok(()),
             (Some(_), Some(bytes)) if bytes == file.bytes && self.crc32c(&visible)? == file.crc32c => {
-                std::fs::remove_file(&staged).map_err(|error| self.place.failed("removing", &staged, &error))
+                io_step::io("file: remove", || std::fs::remove_file(&staged))
+                    .map_err(|error| self.place.failed("removing", &staged, &error))
             }
             (_, Some(bytes)) => Err(self.refuse(
                 file,
@@ -157,7 +159,7 @@ impl FileSink {
     }
 
     fn length(&self, path: &Path) -> Result<Option<u64>, ConnectorError> {
-        match std::fs::metadata(path) {
+        match io_step::io("file: stat", || std::fs::metadata(path)) {
             Ok(metadata) => Ok(Some(metadata.len())),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.place.failed("looking at", path, &error)),
@@ -183,7 +185,8 @@ impl FileSink {
         let names: Vec<String> = files.iter().map(|file| Place::marker_name(&file.staged)).collect();
         for name in &names {
             let path = staging.join(name);
-            std::fs::write(&path, b"").map_err(|error| self.place.failed("writing", &path, &error))?;
+            io_step::io("file: write marker", || std::fs::write(&path, b""))
+                .map_err(|error| self.place.failed("writing", &path, &error))?;
         }
         let mut markers = self.markers.lock().unwrap_or_else(PoisonError::into_inner);
         markers.push_back(names);
@@ -198,7 +201,7 @@ impl FileSink {
     }
 
     fn remove(&self, path: &Path) -> Result<(), ConnectorError> {
-        match std::fs::remove_file(path) {
+        match io_step::io("file: remove", || std::fs::remove_file(path)) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(self.place.failed("removing", path, &error)),
             _ => Ok(()),
         }
@@ -242,7 +245,7 @@ impl Sink for FileSink {
         }
         let staging = self.place.staging();
         let failed = |error: std::io::Error| self.place.failed("listing", &staging, &error);
-        let entries = match std::fs::read_dir(&staging) {
+        let entries = match io_step::io("file: list", || std::fs::read_dir(&staging)) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             other => other.map_err(failed)?,
         };

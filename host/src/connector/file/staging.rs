@@ -14,6 +14,7 @@
 
 use super::super::row_text::RowText;
 use super::super::{ConnectorError, PreCommit, SinkWriter};
+use crate::fault::io_step;
 use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
@@ -79,7 +80,8 @@ impl Place {
     /// Creates the folders, and makes sure that they are still there after a power cut.
     pub fn create_folders(&self) -> Result<(), ConnectorError> {
         let staging = self.staging();
-        std::fs::create_dir_all(&staging).map_err(|error| self.failed("creating", &staging, &error))?;
+        io_step::io("file: create folder", || std::fs::create_dir_all(&staging))
+            .map_err(|error| self.failed("creating", &staging, &error))?;
         self.sync_folder(&self.folder)?;
         match self.folder.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => self.sync_folder(parent),
@@ -89,7 +91,8 @@ impl Place {
 
     /// Makes the names in a folder durable.
     pub fn sync_folder(&self, folder: &Path) -> Result<(), ConnectorError> {
-        File::open(folder).and_then(|file| file.sync_all()).map_err(|error| self.failed("fsync of folder", folder, &error))
+        io_step::io("file: fsync folder", || File::open(folder)?.sync_all())
+            .map_err(|error| self.failed("fsync of folder", folder, &error))
     }
 }
 
@@ -115,7 +118,7 @@ struct Counted {
 
 impl Write for Counted {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let written = self.file.write(bytes)?;
+        let written = io_step::io("file: write", || self.file.write(bytes))?;
         self.bytes += written as u64;
         self.crc32c = crc32c::crc32c_append(self.crc32c, &bytes[..written]);
         Ok(written)
@@ -159,7 +162,7 @@ impl StagedFile {
             Encoder::Plain(file) => file,
             Encoder::Gzip(encoder) => encoder.finish().map_err(failed)?,
         };
-        counted.file.sync_all().map_err(|error| place.failed("fsync of", &path, &error))?;
+        io_step::io("file: fsync", || counted.file.sync_all()).map_err(|error| place.failed("fsync of", &path, &error))?;
         place.sync_folder(&place.staging())?;
         let (bytes, crc32c, rows) = (counted.bytes, counted.crc32c, self.rows);
         Ok(Staged { staged: self.name, visible: self.visible, bytes, crc32c, rows })
@@ -214,7 +217,7 @@ impl FileWriter {
         let epoch = self.epoch();
         let name = self.place.staged_name(self.task, epoch, self.nonce);
         let path = self.place.staging().join(&name);
-        let file = OpenOptions::new().write(true).create_new(true).open(&path);
+        let file = io_step::io("file: create", || OpenOptions::new().write(true).create_new(true).open(&path));
         let file = file.map_err(|error| self.place.failed("creating", &path, &error))?;
         let counted = Counted { file, bytes: 0, crc32c: 0 };
         let encoder = if self.place.gzip {
@@ -245,8 +248,10 @@ impl SinkWriter for FileWriter {
 
     fn pre_commit(&mut self) -> Result<PreCommit, ConnectorError> {
         let Some(file) = self.open.take() else { return Ok(Box::new(|| Ok(Vec::new()))) };
-        let place = Arc::clone(&self.place);
+        let (place, steps) = (Arc::clone(&self.place), io_step::current());
         Ok(Box::new(move || {
+            // On another thread.
+            let _entered = steps.map(|steps| steps.enter());
             let staged = file.finish(&place)?;
             let committable: Committable = serde_json::to_value(staged).expect("BUG: a staged file is JSON");
             Ok(vec![committable])
@@ -256,7 +261,7 @@ impl SinkWriter for FileWriter {
     fn abort(&mut self) {
         if let Some(file) = self.open.take() {
             // If it stays, recovery removes it.
-            let _ = std::fs::remove_file(self.place.staging().join(file.name));
+            let _ = io_step::io("file: remove", || std::fs::remove_file(self.place.staging().join(file.name)));
         }
     }
 }

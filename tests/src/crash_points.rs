@@ -1,0 +1,207 @@
+//! A crash between any two durable steps of the real host: the job is started again, comes to its end, and its output is that of a run
+//! without the crash. Also a second crash, while the host recovers from the first.
+
+use crate::host::Host;
+use crate::job::TotalsJob;
+use crate::output;
+use crate::totals::{self, Total};
+use crate::wait::until;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+use tidegate::fault::{CRASH_AT, Fault};
+
+/// For a host to come to its crash.
+pub const CRASH_LIMIT: Duration = Duration::from_secs(60);
+
+/// Keys enough for a checkpoint to find most of them unchanged: it writes deltas, and deltas are merged.
+pub const JOB: TotalsJob =
+    TotalsJob { name: "crashes", records: 6_000, keys: 2_000, splits: 2, parallelism: 2, rate: Some(6_000), interval: "50ms" };
+
+/// What has to happen for a point to be passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scenario {
+    /// The job runs to its end.
+    Run,
+    /// The host that crashes is the second one: it restores.
+    Restart,
+    /// A savepoint is taken at work.
+    Savepoint,
+    /// The job is stopped with a savepoint.
+    Stop,
+    /// The job, stopped with a savepoint, is started from it.
+    StartFromSavepoint,
+}
+
+fn scenario(fault: Fault) -> Scenario {
+    match fault {
+        Fault::JobStoredTasksNot
+        | Fault::SegmentWrittenAnswerNot
+        | Fault::RowsStagedPreCommitNot
+        | Fault::PreCommittedAnswerNot
+        | Fault::AllAnsweredManifestNot
+        | Fault::ManifestWrittenDecisionNot
+        | Fault::DecisionWrittenSinksNot
+        | Fault::OneSinkCommittedRestNot
+        | Fault::OneFileCommittedRestNot
+        | Fault::SinksCommittedTrimNot
+        | Fault::LogTrimmedManifestsNot
+        | Fault::ManifestsDeletedSegmentsNot
+        | Fault::MergeWrittenChainNot
+        | Fault::FinalCommittedFinishNot => Scenario::Run,
+        Fault::IncarnationWrittenFenceNot | Fault::RestoreWrittenSinksNot | Fault::SinksRecoveredTasksNot => Scenario::Restart,
+        Fault::FenceWrittenRestoreNot => Scenario::StartFromSavepoint,
+        Fault::SavepointSegmentsWrittenManifestNot | Fault::SavepointManifestWrittenPointerNot => Scenario::Savepoint,
+        Fault::SavepointWrittenStopNot => Scenario::Stop,
+    }
+}
+
+/// The job, with a second sink, so that one can have committed and the other not.
+pub fn document(host: &Host) -> Value {
+    let mut job = JOB.document(&host.work().join("out"));
+    let second = json!({ "name": "copy", "connector": "file", "input": ["totals"], "path": host.work().join("copy") });
+    job["sink"].as_array_mut().expect("sinks").push(second);
+    job
+}
+
+/// What a run with two crashes came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Second {
+    Crashed,
+    /// The way from the first crash to the end of the job does not pass the second point.
+    NeverPassed,
+}
+
+/// Lets the host crash at a point on its way, and finishes without. Says what is wrong, or nothing.
+pub fn crash_at(fault: Fault, passage: u64) -> Result<(), String> {
+    crash_and_finish(fault, passage, None).map(|_| ())
+}
+
+/// The same with a second crash: the host that recovers from the first one is armed too.
+pub fn crash_at_both(first: Fault, second: Fault) -> Result<Second, String> {
+    crash_and_finish(first, 1, Some(second)).map_err(|wrong| format!("{first}, then {second}: {wrong}"))
+}
+
+fn crash_and_finish(fault: Fault, passage: u64, second: Option<Fault>) -> Result<Second, String> {
+    let mut host = Host::prepared();
+    let scenario = scenario(fault);
+    let arm = |host: &mut Host| host.set_env(CRASH_AT, &format!("{fault}:{passage}"));
+    if scenario == Scenario::Run {
+        arm(&mut host);
+    }
+    host.restart();
+    host.push("running-totals");
+    let job = document(&host);
+    let path = format!("/v1/jobs/{}", JOB.name);
+    // The answer may be lost with the host.
+    let _ = host.client().try_put_json(&path, &job);
+    match scenario {
+        Scenario::Run => {}
+        Scenario::Restart => {
+            host.wait_for_checkpoints(JOB.name, 2);
+            host.kill();
+            arm(&mut host);
+            host.spawn();
+        }
+        Scenario::Savepoint | Scenario::Stop | Scenario::StartFromSavepoint => {
+            host.wait_for_checkpoints(JOB.name, 2);
+            if scenario == Scenario::StartFromSavepoint {
+                host.stop_with_savepoint(JOB.name);
+            }
+            host.terminate();
+            arm(&mut host);
+            host.restart();
+            let _ = match scenario {
+                Scenario::Savepoint => host.client().try_post(&format!("{path}/savepoints"), &json!({})),
+                Scenario::Stop => host.client().try_post(&format!("{path}/stop"), &json!({ "savepoint": true })),
+                _ => {
+                    let savepoints = host.client().get(&format!("{path}/savepoints")).document();
+                    let id = savepoints["savepoints"][0]["id"].clone();
+                    host.client().try_post(&format!("{path}/start"), &json!({ "from": { "savepoint": id } }))
+                }
+            };
+        }
+    }
+    let status = until(&format!("the host crashes at {fault}"), CRASH_LIMIT, || {
+        if host.has_ended() {
+            return Ok(Ok(()));
+        }
+        match host.client().try_get(&path) {
+            Ok(answer) if answer.body.contains(r#""state":"finished""#) => Ok(Err(format!("{fault}: never passed"))),
+            Ok(answer) => Err(answer.body),
+            Err(error) => Err(error),
+        }
+    });
+    // The job may have been done a moment before its last point is passed.
+    if let Err(wrong) = status
+        && !until_ended(&mut host)
+    {
+        return Err(wrong);
+    }
+    let log = host.log_text();
+    if !log.contains(&format!("{CRASH_AT}: {fault}")) {
+        return Err(format!("{fault}: the host ended for another reason"));
+    }
+    host.wait_for_exit(CRASH_LIMIT);
+    host.clear_env();
+    let second = second.map_or(Second::NeverPassed, |second| crash_again(&mut host, second));
+    host.clear_env();
+    host.restart();
+    finish(&host, &job);
+    for sink in ["out", "copy"] {
+        let folder = host.work().join(sink);
+        let verdict = totals::check(JOB.input(), output::lines(&folder).iter().map(|line| Total::from_json(line)));
+        if !verdict.is_exactly_once() || verdict.records != JOB.records {
+            return Err(format!("{fault}: {sink}: {verdict}"));
+        }
+        if !output::staged(&folder).is_empty() {
+            return Err(format!("{fault}: {sink}: left behind {:?}", output::staged(&folder)));
+        }
+    }
+    Ok(second)
+}
+
+/// Leaves no process behind.
+fn crash_again(host: &mut Host, second: Fault) -> Second {
+    host.set_env(CRASH_AT, second.name());
+    host.spawn();
+    let path = format!("/v1/jobs/{}", JOB.name);
+    let crashed = until(&format!("the host crashes at {second}, or has nothing left to do"), CRASH_LIMIT, || {
+        if host.has_ended() {
+            return Ok(true);
+        }
+        let answer = host.client().try_get(&path)?;
+        let is_over = ["finished", "stopped"].iter().any(|state| answer.body.contains(&format!(r#""state":"{state}""#)));
+        if answer.status == 404 || is_over { Ok(false) } else { Err(answer.to_string()) }
+    });
+    // It may be about to.
+    if crashed || until_ended(host) {
+        host.wait_for_exit(CRASH_LIMIT);
+        return Second::Crashed;
+    }
+    host.kill();
+    Second::NeverPassed
+}
+
+fn until_ended(host: &mut Host) -> bool {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(1) {
+        if host.has_ended() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    false
+}
+
+/// Brings the job to its end, whatever its user has to do for it.
+fn finish(host: &Host, job: &Value) {
+    let path = format!("/v1/jobs/{}", JOB.name);
+    let answer = host.client().get(&path);
+    if answer.status == 404 {
+        // The crash came before the job was stored, so nobody was told that it is.
+        host.put_job(job);
+    } else if answer.document()["desired"] == "stopped" && answer.document()["status"]["state"] != "finished" {
+        host.start_job(JOB.name, json!("latest"));
+    }
+    host.wait_for_state(JOB.name, "finished");
+}
