@@ -7,6 +7,7 @@
 
 mod client;
 mod error;
+mod guests;
 mod job;
 mod job_file;
 mod module;
@@ -66,6 +67,9 @@ enum Command {
     /// Snapshots of a job's state that stay until you delete them.
     #[command(subcommand)]
     Savepoint(savepoint::SavepointCommand),
+    /// The compiler, in a process that the host starts for itself.
+    #[command(hide = true)]
+    CompileWorker(guests::CompileWorkerArgs),
     /// Write a completion script for your shell.
     Completions { shell: clap_complete::Shell },
 }
@@ -99,6 +103,7 @@ fn execute(cli: Cli, wiring: &dyn Wiring, terminal: &mut Terminal) -> Result<u8,
     match cli.command {
         Command::Serve(args) => return serve::serve(args, wiring, terminal),
         Command::Run(args) => return run::run(args, wiring, terminal),
+        Command::CompileWorker(args) => return Ok(wiring.compile_worker(args.limits())),
         Command::Module(command) => module::execute(command, &client()?, terminal)?,
         Command::Job(command) => job::execute(command, &client()?, terminal)?,
         Command::Savepoint(command) => savepoint::execute(command, &client()?, terminal)?,

@@ -1,6 +1,7 @@
 //! `tidegate serve`
 
 use super::error::CliError;
+use super::guests::GuestArgs;
 use super::terminal::{Colour, Terminal};
 use crate::config::{HostConfig, LISTEN_DEFAULT, is_exposed};
 use crate::server::{self, HostError, Wiring};
@@ -24,6 +25,8 @@ pub struct ServeArgs {
     log: String,
     #[arg(long, env = "TIDEGATE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
+    #[command(flatten)]
+    guests: GuestArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -34,7 +37,8 @@ pub enum LogFormat {
 
 pub fn serve(args: ServeArgs, wiring: &dyn Wiring, terminal: &mut Terminal) -> Result<u8, CliError> {
     start_log(&args.log, args.log_format)?;
-    let config = HostConfig::resolve(&args.data, &args.base).map_err(HostError::from)?;
+    let mut config = HostConfig::resolve(&args.data, &args.base).map_err(HostError::from)?;
+    args.guests.apply(&mut config);
     let runtime = threads()?;
     let announce = |address: SocketAddr, manager: &crate::job_manager::JobManager| {
         let running = manager.jobs().iter().filter(|job| !job.status.state.is_terminal()).count();

@@ -11,12 +11,18 @@ use serde_json::Value;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use tidegate_core::limits::CompileLimits;
 
 struct FakeWiring;
 
 impl Wiring for FakeWiring {
-    fn inspector(&self) -> Result<Arc<dyn ModuleInspector>, HostError> {
+    fn inspector(&self, _: &HostConfig) -> Result<Arc<dyn ModuleInspector>, HostError> {
         Ok(Arc::new(FakeInspector))
+    }
+
+    fn compile_worker(&self, limits: CompileLimits) -> u8 {
+        assert_eq!(limits, CompileLimits { seconds_max: 7, memory_bytes_max: 8 << 30 });
+        9
     }
 
     fn engine(&self, _: &HostConfig, _: &ModuleStore, _: &Arc<Metrics>) -> Result<Engine, HostError> {
@@ -110,6 +116,16 @@ fn wrong_usage_is_2_and_help_is_0() {
     assert!(tidegate(&["--help"]).ok().out.contains("savepoint"));
     assert!(tidegate(&["--version"]).ok().out.starts_with("tidegate "));
     assert!(tidegate(&["completions", "bash"]).ok().out.contains("_tidegate"));
+}
+
+#[test]
+fn the_compiler_of_the_program_is_there_and_not_shown() {
+    // As `wasm::worker` calls it.
+    let worker = tidegate(&["compile-worker", "--seconds", "7", "--memory", "8589934592"]);
+    assert_eq!(worker.code, 9, "{worker:#?}");
+    assert!(!tidegate(&["--help"]).ok().out.contains("compile-worker"));
+    tidegate(&["serve", "--compile-seconds", "0"]).fails(2, "must be 1 to 3600 (compile_seconds_max)");
+    tidegate(&["run", "x.toml", "--compile-memory", "1MiB"]).fails(2, "(compile_memory_bytes_max)");
 }
 
 #[test]

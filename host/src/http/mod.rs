@@ -24,7 +24,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::{delete, get, post};
 use std::future::Future;
 use std::sync::Arc;
-use tidegate_core::limits::REQUEST_BODY_BYTES_MAX;
+use tidegate_core::limits::{REQUEST_BODY_BYTES_MAX, UPLOADS_WAITING_MAX};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -35,12 +35,15 @@ const UPLOADS_MAX: usize = 2;
 struct Host {
     manager: JobManager,
     uploads: Arc<Semaphore>,
+    /// Uploads that wait for one of these places, or have one.
+    upload_queue: Arc<Semaphore>,
 }
 
 /// The whole API.
 pub fn router(manager: JobManager) -> Router {
     let module_bytes_max = manager.module_bytes_max();
-    let host = Host { manager, uploads: Arc::new(Semaphore::new(UPLOADS_MAX)) };
+    let upload_queue = Arc::new(Semaphore::new(UPLOADS_MAX + UPLOADS_WAITING_MAX));
+    let host = Host { manager, uploads: Arc::new(Semaphore::new(UPLOADS_MAX)), upload_queue };
     Router::new()
         .route(
             "/v1/modules/{name}/{version}",

@@ -8,6 +8,7 @@ use axum::Json;
 use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use std::time::Duration;
+use tidegate_core::limits::UPLOADS_WAITING_MAX;
 
 /// A slow client holds one of few places.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(300);
@@ -22,6 +23,11 @@ pub async fn push(
     if content_length(request.headers()).is_some_and(|bytes| bytes > max as u64) {
         return Err(too_large(max).remedy("the limit is module_bytes_max"));
     }
+    let Ok(_turn) = host.upload_queue.try_acquire() else {
+        let detail = format!("{UPLOADS_WAITING_MAX} uploads wait for the compiler already (uploads_waiting_max)");
+        let problem = HttpProblem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "Too many uploads at once", detail);
+        return Err(problem.remedy("try again in a while"));
+    };
     let _place = host.uploads.acquire().await.expect("BUG: nobody closes this semaphore");
     let body = tokio::time::timeout(UPLOAD_TIMEOUT, Body::from_request(request, &()));
     let Ok(body) = body.await else {

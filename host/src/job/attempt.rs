@@ -18,7 +18,7 @@ use crate::checkpoint_store::CheckpointStore;
 use crate::connector::ConnectorContext;
 use crate::connector::dead_letter::DeadLetters;
 use crate::metrics::{Metrics, TaskLabels, TaskMetrics};
-use crate::state::KeyedState;
+use crate::state::{KeyedState, StateBudget};
 use crate::task::chain::{Chain, Node, NodeKind, Route, SinkNode};
 use crate::task::edge::{EdgeWriter, KeyFrom, Partitioning, Target};
 use crate::task::gate::Gate;
@@ -94,6 +94,7 @@ pub struct Builder<'a> {
     pub restored: Option<&'a Manifest>,
     pub sinks: Arc<Sinks>,
     pub dead_letters: DeadLetters,
+    pub budget: Arc<StateBudget>,
     pub segments: Segments,
     /// Checkpoints before this attempt have ids up to here.
     pub last_checkpoint: u64,
@@ -103,6 +104,7 @@ impl Builder<'_> {
     /// Builds all tasks, then starts their threads.
     pub fn build(self) -> Result<Attempt, TaskError> {
         let graph = &self.plan.graph;
+        self.metrics.job(&self.plan.spec.name).state_bytes_max.set(self.budget.bytes_max());
         let gates: BTreeMap<TaskId, Arc<Gate>> = graph
             .task_ids()
             .into_iter()
@@ -171,7 +173,9 @@ impl Builder<'_> {
             view.nodes.push((node.name.clone(), Arc::clone(&node_metrics)));
             let kind = match node.kind {
                 execution::NodeKind::Source(_) => NodeKind::Source,
-                execution::NodeKind::Operator(i) => NodeKind::Operator(Box::new(self.operator(i, id.index, node_metrics)?)),
+                execution::NodeKind::Operator(i) => {
+                    NodeKind::Operator(Box::new(self.operator(i, id.index, node_metrics, &gates[&id])?))
+                }
                 execution::NodeKind::Sink(_) => {
                     let writer = self.sinks[&node.name].open(id.index, vertex.parallelism);
                     let writer = writer.map_err(|e| TaskError::connector(&node.name, &e))?;
@@ -262,7 +266,7 @@ impl Builder<'_> {
         })
     }
 
-    fn operator(&self, i: usize, index: u32, metrics: Arc<TaskMetrics>) -> Result<OperatorNode, TaskError> {
+    fn operator(&self, i: usize, index: u32, metrics: Arc<TaskMetrics>, gate: &Gate) -> Result<OperatorNode, TaskError> {
         let spec = &self.plan.spec.operators[i];
         let code = &self.plan.operators[&spec.name];
         let meta = Arc::new(OperatorMeta {
@@ -292,8 +296,11 @@ impl Builder<'_> {
         }
         let guest_metrics = self.metrics.guest(&self.plan.spec.name, &spec.name);
         let env = OperatorEnv::new(meta, state, TaskGuestMetrics::new(guest_metrics));
+        let env = env.of_task(gate.stopped(), Arc::clone(&self.budget));
         let logic = match &code.code {
-            super::plan::Code::Wasm(module) => Logic::Wasm(Box::new(WasmOperator::new(module.clone(), env))),
+            super::plan::Code::Wasm(module) => {
+                Logic::Wasm(Box::new(WasmOperator::new(module.clone(), env).with_amnesia(self.plan.amnesia)))
+            }
             super::plan::Code::Native(make) => Logic::Native { operator: make(), env: Box::new(env) },
         };
         Ok(OperatorNode { name: spec.name.clone(), on_error: spec.on_error, logic, restore, metrics, watermark: NO_TIMESTAMP })

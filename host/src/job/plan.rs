@@ -19,6 +19,8 @@ pub struct JobPlan {
     pub base: PathBuf,
     pub graph: ExecutionGraph,
     pub operators: BTreeMap<String, OperatorCode>,
+    /// A new instance for every call of a guest.
+    pub amnesia: bool,
 }
 
 /// What an operator runs.
@@ -44,7 +46,12 @@ pub enum Code {
 impl JobPlan {
     pub fn new(spec: JobSpec, job_id: String, base: PathBuf, operators: BTreeMap<String, OperatorCode>) -> Self {
         let graph = ExecutionGraph::build(&spec, &|operator| operators[operator].outputs.clone());
-        Self { spec, job_id, base, graph, operators }
+        Self { spec, job_id, base, graph, operators, amnesia: false }
+    }
+
+    pub fn with_amnesia(mut self, amnesia: bool) -> Self {
+        self.amnesia = amnesia;
+        self
     }
 
     pub fn build_source(&self, spec: &SourceSpec) -> Result<Box<dyn Source>, TaskError> {

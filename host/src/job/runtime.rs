@@ -43,12 +43,19 @@ pub struct Runtime {
     metrics: Arc<Metrics>,
     natives: BTreeMap<String, NativeModule>,
     loaded: Mutex<HashMap<String, LoadedModule>>,
+    amnesia: bool,
 }
 
 impl Runtime {
     pub fn new(engine: WasmEngine, modules: ModuleStore, root: &Path, metrics: Arc<Metrics>) -> Self {
         let (natives, loaded) = (BTreeMap::new(), Mutex::default());
-        Self { engine, modules, root: root.to_owned(), metrics, natives, loaded }
+        Self { engine, modules, root: root.to_owned(), metrics, natives, loaded, amnesia: false }
+    }
+
+    /// Jobs run with a new instance for every call of a guest.
+    pub fn with_amnesia(mut self, amnesia: bool) -> Self {
+        self.amnesia = amnesia;
+        self
     }
 
     pub fn with_native(mut self, reference: &str, module: NativeModule) -> Self {
@@ -73,16 +80,8 @@ impl Runtime {
         let component = match cached.and_then(|precompiled| inspect::load(&self.engine, &precompiled).ok()) {
             Some(component) => component,
             None => {
-                let bytes = self.modules.component(digest).map_err(|e| e.to_string())?;
-                let component = inspect::compile(&self.engine, &bytes).map_err(|e| e.to_string())?;
-                if let Err(error) = component
-                    .serialize()
-                    .map_err(|e| e.to_string())
-                    .and_then(|precompiled| self.modules.put_compiled(digest, &precompiled).map_err(|e| e.to_string()))
-                {
-                    tracing::warn!(%reference, %error, "compiled code is not cached; the next start compiles again");
-                }
-                component
+                let precompiled = self.modules.compile_again(digest).map_err(|e| e.to_string())?;
+                inspect::load(&self.engine, &precompiled).map_err(|e| e.to_string())?
             }
         };
         let loaded = LoadedModule::new(&self.engine, &component, reference, digest).map_err(|e| e.to_string())?;
@@ -104,7 +103,7 @@ impl Runtime {
             operators
                 .insert(operator.name.clone(), OperatorCode { module: reference.clone(), digest, keyed, outputs, states, code });
         }
-        Ok(JobPlan::new(job.spec.clone(), job.job_id.clone(), job.base.clone(), operators))
+        Ok(JobPlan::new(job.spec.clone(), job.job_id.clone(), job.base.clone(), operators).with_amnesia(self.amnesia))
     }
 
     /// A run with more to see than the job manager asks for.
