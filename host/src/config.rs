@@ -9,6 +9,7 @@ use crate::http::{self, Access, AccessError, HttpConfig, TlsError};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use tidegate_core::limits::CompileLimits;
 
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:8080";
 
@@ -18,6 +19,10 @@ pub struct HostConfig {
     pub data: PathBuf,
     /// Relative paths of jobs that are created in this host begin here.
     pub base: PathBuf,
+    /// What the compiler may take for one component.
+    pub compile: CompileLimits,
+    /// A new instance for every call of a guest: whatever a guest keeps in its instance is lost, as it may be at any time.
+    pub amnesia: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -116,7 +121,7 @@ impl HostConfig {
         crate::durable_file::create_folder(data).map_err(error("make the data folder", data))?;
         let data = data.canonicalize().map_err(error("find the data folder", data))?;
         let base = base.canonicalize().map_err(error("find the folder that paths of jobs begin in", base))?;
-        Ok(Self { data, base })
+        Ok(Self { data, base, compile: CompileLimits::default(), amnesia: false })
     }
 
     pub fn modules(&self) -> PathBuf {

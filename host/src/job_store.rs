@@ -181,6 +181,7 @@ pub(crate) mod tests {
                 checkpoint: Default::default(),
                 restart: Default::default(),
                 batch: Default::default(),
+                limits: Default::default(),
                 sources: vec![],
                 operators: vec![],
                 sinks: vec![],

@@ -163,6 +163,8 @@ pub struct JobMetrics {
     last_alignment_us: Gauge,
     last_sync_us: Gauge,
     last_async_us: Gauge,
+    /// `limits.state_bytes` of the job.
+    pub state_bytes_max: Gauge,
 }
 
 impl JobMetrics {
@@ -272,7 +274,7 @@ impl Metrics {
 
 type OfJob = fn(&JobMetrics) -> f64;
 
-const JOB_FAMILIES: [(&str, &str, Kind, OfJob); 9] = [
+const JOB_FAMILIES: [(&str, &str, Kind, OfJob); 10] = [
     ("tidegate_job_restarts_total", "Restarts after a failure.", Kind::Counter, |m| m.restarts.get() as f64),
     ("tidegate_checkpoints_completed_total", "Checkpoints completed, savepoints included.", Kind::Counter, |m| {
         m.checkpoints_completed.get() as f64
@@ -292,6 +294,9 @@ const JOB_FAMILIES: [(&str, &str, Kind, OfJob); 9] = [
     ("tidegate_checkpoint_last_async_seconds", "Longest background part of a task in the last checkpoint.", Kind::Gauge, |m| {
         m.last_async_us.get() as f64 / 1e6
     }),
+    ("tidegate_job_state_bytes_max", "What the job's state may take (limits.state_bytes).", Kind::Gauge, |m| {
+        m.state_bytes_max.get() as f64
+    }),
 ];
 
 fn render_jobs(jobs: &BTreeMap<String, Job>, page: &mut Page) {
@@ -300,6 +305,11 @@ fn render_jobs(jobs: &BTreeMap<String, Job>, page: &mut Page) {
         for (job, it) in jobs {
             page.sample("", &[("job", job)], read(&it.metrics));
         }
+    }
+    page.family("tidegate_job_state_bytes", "Memory of the job's keyed state, as of its last checkpoint.", Kind::Gauge);
+    for (job, it) in jobs {
+        let bytes: u64 = it.tasks.values().map(|task| task.state_bytes.get()).sum();
+        page.sample("", &[("job", job)], bytes as f64);
     }
 }
 

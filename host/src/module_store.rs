@@ -50,6 +50,8 @@ pub struct ModuleError {
     pub remedy: Option<String>,
     /// One for each import that is refused, each declaration that is out of bounds, and so on.
     pub problems: Vec<Problem>,
+    /// The component is not to blame: the host could not look at it.
+    pub is_of_the_host: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -244,6 +246,15 @@ impl ModuleStore {
         bytes.extend_from_slice(compiled);
         bytes.extend_from_slice(&xxh3_128(compiled).to_le_bytes());
         durable_file::replace(&path, &bytes).map_err(|e| storage(format!("store {}", path.display()), e))
+    }
+
+    /// The machine code once more, where the cache has none. Waits for the compiler.
+    pub fn compile_again(&self, digest: &str) -> Result<Vec<u8>> {
+        let info = self.inner.inspector.inspect(&self.component(digest)?)?;
+        if let Err(error) = self.put_compiled(digest, &info.compiled) {
+            tracing::warn!(%digest, %error, "compiled code is not cached; the next start compiles again");
+        }
+        Ok(info.compiled)
     }
 
     fn drop_compiled(&self, path: &Path) -> Result<Option<Vec<u8>>> {

@@ -17,6 +17,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tidegate_core::limits::CompileLimits;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
@@ -27,7 +28,10 @@ const END_OF_REQUESTS: Duration = Duration::from_secs(3);
 
 /// Makes the parts that run wasm and keep checkpoints. Tests bring their own.
 pub trait Wiring: Send + Sync {
-    fn inspector(&self) -> Result<Arc<dyn ModuleInspector>, HostError>;
+    fn inspector(&self, limits: CompileLimits) -> Result<Arc<dyn ModuleInspector>, HostError>;
+
+    /// The whole life of a process that only compiles. Returns its exit code.
+    fn compile_worker(&self, limits: CompileLimits) -> u8;
 
     fn engine(&self, config: &HostConfig, modules: &ModuleStore, metrics: &Arc<Metrics>) -> Result<Engine, HostError>;
 }
@@ -78,7 +82,7 @@ impl HostError {
 
 /// The handle to everything, over the stores of a data folder.
 pub async fn open(config: &HostConfig, wiring: &dyn Wiring, resume: Resume) -> Result<JobManager, HostError> {
-    let modules = ModuleStore::open(&config.modules(), wiring.inspector()?)?;
+    let modules = ModuleStore::open(&config.modules(), wiring.inspector(config.compile)?)?;
     let jobs = JobStore::open(&config.jobs())?;
     let metrics = Arc::new(Metrics::default());
     let Engine { runtime, archive } = wiring.engine(config, &modules, &metrics)?;
@@ -156,8 +160,12 @@ mod tests {
     struct Fakes(Arc<FakeRuntime>);
 
     impl Wiring for Fakes {
-        fn inspector(&self) -> Result<Arc<dyn ModuleInspector>, HostError> {
+        fn inspector(&self, _: CompileLimits) -> Result<Arc<dyn ModuleInspector>, HostError> {
             Ok(Arc::new(FakeInspector))
+        }
+
+        fn compile_worker(&self, _: CompileLimits) -> u8 {
+            unreachable!("nobody starts one")
         }
 
         fn engine(&self, _: &HostConfig, _: &ModuleStore, _: &Arc<Metrics>) -> Result<Engine, HostError> {

@@ -53,11 +53,12 @@ pub struct Setup {
     package: String,
     options: Vec<(String, String)>,
     limits: GuestLimits,
+    amnesia: bool,
 }
 
 impl Setup {
     pub fn new(package: &str) -> Self {
-        Self { package: package.to_owned(), options: Vec::new(), limits: GuestLimits::default() }
+        Self { package: package.to_owned(), options: Vec::new(), limits: GuestLimits::default(), amnesia: false }
     }
 
     pub fn option(mut self, name: &str, value: &str) -> Self {
@@ -67,6 +68,12 @@ impl Setup {
 
     pub fn limits(mut self, change: impl FnOnce(&mut GuestLimits)) -> Self {
         change(&mut self.limits);
+        self
+    }
+
+    /// A new instance for every call.
+    pub fn amnesia(mut self) -> Self {
+        self.amnesia = true;
         self
     }
 
@@ -93,7 +100,7 @@ impl Setup {
         let state = descriptor.keyed.then(|| KeyedState::new(&descriptor.states, KEY_GROUPS_DEFAULT, ALL_GROUPS, &self.limits));
         let metrics = Metrics::default();
         let env = OperatorEnv::new(meta, state, TaskGuestMetrics::new(metrics.guest("job", "operator")));
-        (WasmOperator::new(module, env), metrics)
+        (WasmOperator::new(module, env).with_amnesia(self.amnesia), metrics)
     }
 
     pub fn start(&self) -> Guest {

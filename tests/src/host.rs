@@ -164,6 +164,11 @@ impl Host {
         })
     }
 
+    /// Of the process that runs now.
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("the host was started").id()
+    }
+
     pub fn has_ended(&mut self) -> bool {
         self.process.as_mut().is_none_or(|process| process.try_wait().expect("the process can be asked").is_some())
     }

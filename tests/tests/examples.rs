@@ -39,9 +39,17 @@ fn modules(job: &str) -> Vec<(String, String)> {
 
 /// Runs an example to its end, in the host's working folder, which is a copy of the example's.
 fn run(name: &str) -> Host {
-    let host = Host::start();
+    run_changed(name, false, |job| job)
+}
+
+fn run_changed(name: &str, amnesia: bool, change: impl FnOnce(String) -> String) -> Host {
+    let mut host = Host::prepared();
+    if amnesia {
+        host.set_env("TIDEGATE_AMNESIA", "true");
+    }
+    host.restart();
     copy(&examples().join(name), &host.work());
-    let job = std::fs::read_to_string(host.work().join("job.toml")).expect("reads the job file");
+    let job = change(std::fs::read_to_string(host.work().join("job.toml")).expect("reads the job file"));
     for (module, version) in modules(&job) {
         let bytes = std::fs::read(guest_build::component(&module)).expect("reads the component");
         host.client().put(&format!("/v1/modules/{module}/{version}"), "application/wasm", &bytes).document();
@@ -67,7 +75,60 @@ fn every_example_with_a_job_is_run_here() {
         .map(|path| path.file_name().expect("has a name").to_string_lossy().into_owned())
         .collect();
     found.sort();
-    assert_eq!(found, ["convert", "dedup", "flights", "record-upper", "running-totals", "word-count"]);
+    assert_eq!(found, EXAMPLES);
+}
+
+const EXAMPLES: [&str; 6] = ["convert", "dedup", "flights", "record-upper", "running-totals", "word-count"];
+
+/// The job with outputs that can be compared: what it throws away, and less of what it makes up.
+fn with_visible_outputs(job: String) -> String {
+    job.replace("connector = \"blackhole\"", "connector = \"file\"\npath = \"out\"\nformat = \"json-envelope\"")
+        .replace("records = 1_000_000", "records = 20_000")
+}
+
+/// All that a job wrote: the folder of each file and its lines, in an order of their own, because tasks run side by side.
+fn written(host: &Host) -> Vec<(String, String)> {
+    let out = host.work().join("out");
+    let mut folders = vec![out.clone()];
+    folders.extend(std::fs::read_dir(&out).expect("there is output").map(|entry| entry.expect("can be listed").path()));
+    let visible =
+        |folder: &PathBuf| folder.is_dir() && !folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    let mut written: Vec<(String, String)> = folders
+        .iter()
+        .filter(|folder| visible(folder))
+        .flat_map(|folder| {
+            let name = folder.strip_prefix(&out).expect("below it").display().to_string();
+            let files = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("can be listed").path());
+            let files = files
+                .filter(|file| file.is_file() && !file.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')));
+            files.flat_map(move |file| {
+                let text = std::fs::read_to_string(&file).expect("reads output");
+                text.lines().map(|line| (name.clone(), line.to_owned())).collect::<Vec<_>>()
+            })
+        })
+        .collect();
+    written.sort_unstable();
+    written
+}
+
+fn guest_calls(host: &Host) -> u64 {
+    let metrics = host.client().get("/metrics").body;
+    let calls = metrics.lines().filter(|line| line.starts_with("tidegate_guest_calls_total{"));
+    calls.map(|line| line.rsplit_once(' ').expect("a sample has a value").1.parse::<u64>().expect("a whole number")).sum()
+}
+
+/// The examples with timers (flights), states, side outputs and rejected rows among them.
+#[test]
+fn every_example_writes_the_same_bytes_with_a_new_instance_for_every_call() {
+    for name in EXAMPLES {
+        let usual = run_changed(name, false, with_visible_outputs);
+        let forgetful = run_changed(name, true, with_visible_outputs);
+        let (expected, found) = (written(&usual), written(&forgetful));
+        assert!(!expected.is_empty() && guest_calls(&forgetful) > 0, "{name}");
+        let difference = expected.iter().zip(&found).find(|(a, b)| a != b);
+        assert!(expected == found, "{name}: {} lines and {}; {difference:?}", expected.len(), found.len());
+        assert_eq!(usual.dead_letters(name).len(), forgetful.dead_letters(name).len(), "{name}");
+    }
 }
 
 fn word_counts(text: &str) -> Vec<String> {

@@ -17,19 +17,31 @@ pub struct RowLimits {
     /// Kafka's default for a message is 1 MiB; files have longer lines.
     pub value_bytes_max: usize,
     pub headers_bytes_max: usize,
+    /// Headers of one row.
+    pub headers_max: usize,
+    pub header_name_bytes_max: usize,
     /// Rows in one batch; slots and row indices are `u32`.
     pub batch_rows_max: u32,
 }
 
 impl Default for RowLimits {
     fn default() -> Self {
-        Self { key_bytes_max: 64 * KIB, value_bytes_max: 16 * MIB, headers_bytes_max: 256 * KIB, batch_rows_max: 1 << 20 }
+        Self {
+            key_bytes_max: 64 * KIB,
+            value_bytes_max: 16 * MIB,
+            headers_bytes_max: 256 * KIB,
+            headers_max: 1000,
+            header_name_bytes_max: KIB,
+            batch_rows_max: 1 << 20,
+        }
     }
 }
 
 /// Bounds of one guest and of one call into it. The job file may lower or raise most of them per operator, within the ranges of
 /// `job_graph::guest_limits`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+// Jobs that were stored before a limit got its name have its default.
+#[serde(default)]
 pub struct GuestLimits {
     /// Linear memory of one instance. Most SDK guests need less than 2 MiB; an interpreter needs 30.
     pub memory_bytes_max: usize,
@@ -49,11 +61,17 @@ pub struct GuestLimits {
     pub list_elements_max: u32,
     /// Timers set in one call.
     pub timers_per_call_max: u32,
+    /// Timers of one key, in both domains together: each is a node in a tree and a line in every snapshot.
+    pub timers_per_key_max: u32,
     /// Times that timers may set timers that are due at once, for one watermark.
     pub timer_rounds_max: u32,
     /// Log lines of one call; more are counted and dropped.
     pub log_lines_per_call_max: u32,
     pub log_line_bytes_max: usize,
+    /// Log lines of one task in a second, whatever the number of calls; more are counted and dropped.
+    pub log_lines_per_second_max: u32,
+    /// Bytes of these lines.
+    pub log_bytes_per_second_max: usize,
     /// Observations that one call hands to histograms.
     pub observations_per_call_max: u32,
     /// Distinct metrics of one operator.
@@ -78,9 +96,12 @@ impl Default for GuestLimits {
             scan_entries_max: 10_000,
             list_elements_max: 1 << 20,
             timers_per_call_max: 1 << 16,
+            timers_per_key_max: 10_000,
             timer_rounds_max: 10_000,
             log_lines_per_call_max: 100,
             log_line_bytes_max: 8 * KIB,
+            log_lines_per_second_max: 1000,
+            log_bytes_per_second_max: MIB,
             observations_per_call_max: 1 << 16,
             metrics_max: 100,
             name_bytes_max: 128,
@@ -146,10 +167,74 @@ pub const JOURNAL_EVENTS_MAX: usize = 1000;
 pub const JOURNAL_LOG_LINES_MAX: usize = 2000;
 pub const JOURNAL_LOG_BYTES_MAX: usize = 2 * MIB;
 
+impl GuestLimits {
+    /// `crossing_bytes_max` of an operator that may emit more than the default in one go.
+    pub fn crossing_bytes_max(&self) -> usize {
+        CROSSING_BYTES_MAX.max(self.output_bytes_max)
+    }
+}
+
+/// A new instance has at least so long to start, however short the deadline of calls is.
+pub const START_DEADLINE_MS_MIN: u64 = 1000;
 /// Stack of wasm frames: deep recursion traps here. One for the host, because the engine has one.
 pub const GUEST_STACK_BYTES_MAX: usize = 512 * KIB;
 /// Stack of a task's thread: a guest's frames and ours below them.
 pub const TASK_STACK_BYTES: usize = 4 * MIB;
+
+/// Bounds of one compilation, which runs in a process of its own: a component of a few hundred KiB can ask the compiler for hours
+/// and for all memory. They depend on the machine, so `tidegate serve` has flags for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompileLimits {
+    /// CPU time of the compiler, all of its threads together, and of `describe` after it. A component of 10 MiB needs about 20 s.
+    pub seconds_max: u64,
+    /// Address space of the compiler. The component's bytes and its machine code are part of it.
+    pub memory_bytes_max: u64,
+}
+
+impl Default for CompileLimits {
+    fn default() -> Self {
+        Self { seconds_max: 120, memory_bytes_max: 2 << 30 }
+    }
+}
+
+impl CompileLimits {
+    /// By the clock on the wall: for a compiler that does not get the CPU, or does not want it.
+    pub fn wall_seconds_max(&self) -> u64 {
+        self.seconds_max.saturating_mul(2).saturating_add(30)
+    }
+}
+
+/// Below a second, and below what the compiler needs for an empty component, nothing could be pushed.
+pub const COMPILE_SECONDS: RangeInclusive<u64> = 1..=3600;
+pub const COMPILE_MEMORY_BYTES: RangeInclusive<u64> = (128 << 20)..=(1 << 40);
+/// Compilers at once. Each uses up to half of the cores.
+pub const COMPILERS_MAX: usize = 2;
+/// Uploads that wait for their turn; more are told to come back later.
+pub const UPLOADS_WAITING_MAX: usize = 16;
+/// Machine code of one component, as it comes back from the compiler.
+pub const COMPILED_BYTES_MAX: usize = 1 << 30;
+/// What `describe` answers, and what it writes to its log: far more than `declarations_max` names take.
+pub const DESCRIPTOR_BYTES_MAX: usize = MIB;
+/// Linear memory of the instance that answers `describe`. An operator whose memory begins larger could not be described.
+pub const DESCRIBE_MEMORY_BYTES_MAX: usize = 256 * MIB;
+/// Of one instance, for each of its core modules: memories reserve address space, tables and instances cost the host memory.
+pub const MEMORIES_MAX: usize = 16;
+pub const TABLES_MAX: usize = 64;
+/// Elements of all tables together.
+pub const TABLE_ELEMENTS_MAX: usize = 1 << 20;
+pub const CORE_INSTANCES_MAX: usize = 256;
+/// Data that a guest hands to the host in one call of an import, or as its answer, counted as the host has to allocate it. Strings of
+/// a list may overlap in the guest's memory, so its size is no bound.
+pub const CROSSING_BYTES_MAX: usize = 128 * MIB;
+/// What one call may make the host remember, so that it can be undone: a map entry that is written again and again is remembered each
+/// time.
+pub const UNDO_BYTES_MAX: usize = 256 * MIB;
+/// Names of all imports of a component: they are stored and shown with it.
+pub const IMPORTS_BYTES_MAX: usize = 64 * KIB;
+/// Text that a guest gives as the reason of a failure; a longer one is cut.
+pub const REASON_BYTES_MAX: usize = 8 * KIB;
+/// Imports that a refusal lists.
+pub const FORBIDDEN_IMPORTS_SHOWN_MAX: usize = 20;
 
 /// Bounds of what users hand over.
 pub const MODULE_BYTES_MAX: usize = 64 * MIB;
@@ -174,6 +259,12 @@ pub const JOB_TASKS_MAX: usize = 2048;
 pub const KEY_FIELDS_MAX: usize = 16;
 /// A hundred years. Sums of a time and a duration stay far from the ends of `i64` that mean something else.
 pub const DURATION_MS_MAX: u64 = 100 * 365 * DAY_MS;
+
+/// State of one job: values, map keys, lists, timers and the tables of keys, in memory. A write beyond it is refused, and the record
+/// goes by its operator's policy. From 80 % on the host warns.
+pub const JOB_STATE_BYTES: RangeInclusive<u64> = (1 << 20)..=(16 << 40);
+pub const JOB_STATE_BYTES_DEFAULT: u64 = 16 << 30;
+pub const JOB_STATE_WARN_PERCENT: u64 = 80;
 
 const DAY_MS: u64 = 24 * 3_600_000;
 
@@ -201,8 +292,6 @@ pub const BATCH_LINGER_MS: RangeInclusive<u64> = 0..=60_000;
 /// Bad records are counted in tenths of this. A second is the least that says something, beyond a day a storm fills the disk first.
 pub const ERRORS_PER_MS: RangeInclusive<u64> = 1000..=DAY_MS;
 
-/// Of the reason for which a record was given up. It comes from the guest, and stands in every dead letter.
-pub const REASON_BYTES_MAX: usize = 8 * KIB;
 /// Frames of a trap that a dead letter shows, innermost first. Recursion has thousands, all the same.
 pub const BACKTRACE_FRAMES_MAX: usize = 32;
 /// Of one frame: mangled names of generic functions are long.

@@ -131,6 +131,8 @@ pub enum RowError {
     TooLarge { row: u32, what: &'static str, bytes: usize, limit: usize, name: &'static str },
     #[error("the headers of row {row} do not add up: {why}")]
     BadHeaders { row: u32, why: &'static str },
+    #[error("row {row} has more headers than the limit of {limit} (headers_max)")]
+    TooManyHeaders { row: u32, limit: usize },
     #[error("{claimed} rows were announced, the buffer holds {found}")]
     WrongCount { claimed: u32, found: u32 },
     #[error("{rows} rows in one batch exceed the limit of {limit} (batch_rows_max)")]
@@ -183,7 +185,7 @@ fn check_row(rows: &[u8], row: u32, at: usize, limits: &RowLimits) -> Result<usi
             return too_large("headers", len, limits.headers_bytes_max, "headers_bytes_max");
         }
         let Some(encoded) = rows.get(end + 4..end + 4 + len) else { return Err(cut_off(end + 4 + len)) };
-        check_headers(encoded).map_err(|why| RowError::BadHeaders { row, why })?;
+        check_headers(encoded, row, limits)?;
         end += 4 + len;
     }
     if end > rows.len() {
@@ -192,21 +194,30 @@ fn check_row(rows: &[u8], row: u32, at: usize, limits: &RowLimits) -> Result<usi
     Ok(end)
 }
 
-fn check_headers(mut encoded: &[u8]) -> Result<(), &'static str> {
+fn check_headers(mut encoded: &[u8], row: u32, limits: &RowLimits) -> Result<(), RowError> {
+    let bad = |why| Err(RowError::BadHeaders { row, why });
     if encoded.is_empty() {
-        return Err("the flag is set and there are none");
+        return bad("the flag is set and there are none");
     }
+    let mut count = 0;
     while !encoded.is_empty() {
-        let Some((len, rest)) = encoded.split_first_chunk::<2>() else { return Err("a name's length is cut off") };
-        let Some((name, rest)) = rest.split_at_checked(u16::from_le_bytes(*len) as usize) else {
-            return Err("a name is cut off");
-        };
-        if std::str::from_utf8(name).is_err() {
-            return Err("a name is not UTF-8");
+        count += 1;
+        if count > limits.headers_max {
+            return Err(RowError::TooManyHeaders { row, limit: limits.headers_max });
         }
-        let Some((len, rest)) = rest.split_first_chunk::<4>() else { return Err("a value's length is cut off") };
+        let Some((len, rest)) = encoded.split_first_chunk::<2>() else { return bad("a name's length is cut off") };
+        let bytes = u16::from_le_bytes(*len) as usize;
+        if bytes > limits.header_name_bytes_max {
+            let limit = limits.header_name_bytes_max;
+            return Err(RowError::TooLarge { row, what: "name of a header", bytes, limit, name: "header_name_bytes_max" });
+        }
+        let Some((name, rest)) = rest.split_at_checked(bytes) else { return bad("a name is cut off") };
+        if std::str::from_utf8(name).is_err() {
+            return bad("a name is not UTF-8");
+        }
+        let Some((len, rest)) = rest.split_first_chunk::<4>() else { return bad("a value's length is cut off") };
         let Some((_, rest)) = rest.split_at_checked(u32::from_le_bytes(*len) as usize) else {
-            return Err("a value is cut off");
+            return bad("a value is cut off");
         };
         encoded = rest;
     }

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use tidegate_core::job_graph::execution::{ExecutionGraph, Partitioning};
 use tidegate_core::job_graph::spec::{JobSpec, KeySpec, SinkSpec, SourceSpec};
 use tidegate_core::job_graph::validate::{JobFacts, ModuleFacts, SinkFacts, SourceFacts, check_job};
+use tidegate_core::limits::CompileLimits;
 
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
@@ -44,7 +45,7 @@ struct Report {
 
 pub fn check(args: &CheckArgs, server: Option<&Client>, wiring: &dyn Wiring, terminal: &mut Terminal) -> Result<u8, CliError> {
     let mut file = JobFile::read(&args.job)?;
-    let inspector = wiring.inspector()?;
+    let inspector = wiring.inspector(CompileLimits::default())?;
     let mut problems = Vec::new();
     let mut facts = Facts { modules: BTreeMap::new(), wanted: wanted(&file.source), base: file.base.clone() };
     open_modules(&mut file, inspector, &mut facts, &mut problems, terminal)?;

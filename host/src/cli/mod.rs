@@ -10,6 +10,7 @@ mod client;
 mod dead_letter;
 mod doctor;
 mod error;
+mod guests;
 mod job;
 mod job_file;
 mod logs;
@@ -100,6 +101,9 @@ enum Command {
     /// Snapshots of a job's state that stay until you delete them.
     #[command(subcommand)]
     Savepoint(savepoint::SavepointCommand),
+    /// The compiler, in a process that the host starts for itself.
+    #[command(hide = true)]
+    CompileWorker(guests::CompileWorkerArgs),
     /// Write a completion script for your shell.
     Completions { shell: clap_complete::Shell },
 }
@@ -141,6 +145,7 @@ fn execute(cli: Cli, wiring: &dyn Wiring, terminal: &mut Terminal) -> Result<u8,
         Command::Doctor(args) => {
             return doctor::doctor(&args, named()?.as_ref(), terminal);
         }
+        Command::CompileWorker(args) => return Ok(wiring.compile_worker(args.limits())),
         Command::Module(command) => module::execute(command, &client()?, terminal)?,
         Command::Job(command) => job::execute(command, &client()?, terminal)?,
         Command::DeadLetter(command) => dead_letter::execute(command, &client()?, terminal)?,

@@ -4,6 +4,7 @@
 //! savepoint; the same command goes on from there. A second Ctrl-C does not wait, and loses nothing that was committed.
 
 use super::error::CliError;
+use super::guests::GuestArgs;
 use super::job_file::JobFile;
 use super::serve::{LogFormat, start_log, threads};
 use super::terminal::{Colour, Terminal, bytes, count, duration, event_time, state_colour, time};
@@ -30,6 +31,8 @@ pub struct RunArgs {
     /// What is logged, as in `info` or `warn,tidegate=debug`.
     #[arg(long, env = "TIDEGATE_LOG", default_value = "warn", value_name = "FILTER")]
     log: String,
+    #[command(flatten)]
+    guests: GuestArgs,
 }
 
 const INTERRUPTED: u8 = 130;
@@ -57,7 +60,8 @@ pub fn run(args: RunArgs, wiring: &dyn Wiring, terminal: &mut Terminal) -> Resul
     start_log(&args.log, LogFormat::Text)?;
     let mut file = JobFile::read(&args.job)?;
     let data = args.data.unwrap_or_else(|| file.base.join(".tidegate"));
-    let config = HostConfig::resolve(&data, &file.base).map_err(HostError::from)?;
+    let mut config = HostConfig::resolve(&data, &file.base).map_err(HostError::from)?;
+    args.guests.apply(&mut config);
     let runtime = threads()?;
     let code = runtime.block_on(async {
         let manager = server::open(&config, wiring, Resume::None).await?;

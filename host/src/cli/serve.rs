@@ -2,6 +2,7 @@
 
 use super::Global;
 use super::error::CliError;
+use super::guests::GuestArgs;
 use super::terminal::{Colour, Terminal};
 use crate::config::{HostConfig, HttpOptions, LISTEN_DEFAULT, is_exposed};
 use crate::server::{self, HostError, Wiring};
@@ -47,6 +48,8 @@ pub struct ServeArgs {
     /// Listen where others reach it without asking for a token: everyone there can run jobs here.
     #[arg(long)]
     insecure: bool,
+    #[command(flatten)]
+    guests: GuestArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -72,7 +75,8 @@ pub fn serve(args: ServeArgs, global: Global, wiring: &dyn Wiring, terminal: &mu
     // Before the data folder is touched: what can't be served must not leave anything behind.
     let http = http.resolve(&args.listen).map_err(HostError::from)?;
     let (scheme, is_open) = (if http.tls.is_some() { "https" } else { "http" }, http.access.is_open());
-    let config = HostConfig::resolve(&args.data, &args.base).map_err(HostError::from)?;
+    let mut config = HostConfig::resolve(&args.data, &args.base).map_err(HostError::from)?;
+    args.guests.apply(&mut config);
     let runtime = threads()?;
     let announce = |address: SocketAddr, manager: &crate::job_manager::JobManager| {
         let running = manager.jobs().iter().filter(|job| !job.status.state.is_terminal()).count();

@@ -12,12 +12,18 @@ use serde_json::Value;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use tidegate_core::limits::CompileLimits;
 
 struct FakeWiring;
 
 impl Wiring for FakeWiring {
-    fn inspector(&self) -> Result<Arc<dyn ModuleInspector>, HostError> {
+    fn inspector(&self, _: CompileLimits) -> Result<Arc<dyn ModuleInspector>, HostError> {
         Ok(Arc::new(FakeInspector))
+    }
+
+    fn compile_worker(&self, limits: CompileLimits) -> u8 {
+        assert_eq!(limits, CompileLimits { seconds_max: 7, memory_bytes_max: 8 << 30 });
+        9
     }
 
     fn engine(&self, _: &HostConfig, _: &ModuleStore, _: &Arc<Metrics>) -> Result<Engine, HostError> {
@@ -175,6 +181,16 @@ fn logs_are_shown_and_followed_until_the_job_ends() {
     });
     assert!(followed.out.contains("hello") && followed.out.contains("later"), "{followed:?}");
     assert!(followed.err.contains("a is failed"), "{followed:?}");
+}
+
+#[test]
+fn the_compiler_of_the_program_is_there_and_not_shown() {
+    // As `wasm::worker` calls it.
+    let worker = tidegate(&["compile-worker", "--seconds", "7", "--memory", "8589934592"]);
+    assert_eq!(worker.code, 9, "{worker:#?}");
+    assert!(!tidegate(&["--help"]).ok().out.contains("compile-worker"));
+    tidegate(&["serve", "--compile-seconds", "0"]).fails(2, "must be 1 to 3600 (compile_seconds_max)");
+    tidegate(&["run", "x.toml", "--compile-memory", "1MiB"]).fails(2, "(compile_memory_bytes_max)");
 }
 
 #[test]

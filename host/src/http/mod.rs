@@ -33,7 +33,7 @@ use connections::Client;
 use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
-use tidegate_core::limits::{HttpLimits, RATE_LIMIT_CLIENTS_MAX, REQUEST_BODY_BYTES_MAX};
+use tidegate_core::limits::{HttpLimits, RATE_LIMIT_CLIENTS_MAX, REQUEST_BODY_BYTES_MAX, UPLOADS_WAITING_MAX};
 use tidegate_core::rate_limit::RateLimiter;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -63,6 +63,8 @@ struct Host {
     metrics_open: bool,
     limits: HttpLimits,
     uploads: Arc<Semaphore>,
+    /// Uploads that wait for one of these places, or have one.
+    upload_queue: Arc<Semaphore>,
     subscribers: Arc<Semaphore>,
     rates: Arc<Mutex<RateLimiter<Client>>>,
     /// What the rates' clock counts from.
@@ -146,6 +148,7 @@ pub async fn serve(
         metrics_open,
         limits,
         uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
+        upload_queue: Arc::new(Semaphore::new(UPLOADS_MAX + UPLOADS_WAITING_MAX)),
         subscribers: Arc::new(Semaphore::new(limits.event_subscribers_max)),
         rates: Arc::new(Mutex::new(RateLimiter::new(limits.requests_per_second_max, RATE_LIMIT_CLIENTS_MAX))),
         started: Instant::now(),

@@ -1,13 +1,13 @@
 //! `/v1/modules`
 
+use super::Host;
 use super::problem::HttpProblem;
 use super::request::{Body, Segments, too_large};
-use super::{Host, UPLOADS_MAX};
 use crate::api::{ModuleList, ModuleView};
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
-use std::time::Duration;
+use tidegate_core::limits::UPLOADS_WAITING_MAX;
 
 /// 201 for a new version, 200 for one that is there with the same bytes.
 pub async fn push(
@@ -19,13 +19,12 @@ pub async fn push(
     if content_length(request.headers()).is_some_and(|bytes| bytes > max as u64) {
         return Err(too_large(max).remedy("the limit is module_bytes_max"));
     }
-    let patience = Duration::from_millis(host.limits.body_timeout_ms);
-    let Ok(place) = tokio::time::timeout(patience, host.uploads.acquire()).await else {
-        let detail = format!("{UPLOADS_MAX} uploads are under way (uploads_max)");
-        let problem = HttpProblem::new(StatusCode::SERVICE_UNAVAILABLE, "too-many-uploads", "Too many uploads", detail);
-        return Err(problem.remedy("try again when one of them has ended"));
+    let Ok(_turn) = host.upload_queue.try_acquire() else {
+        let detail = format!("{UPLOADS_WAITING_MAX} uploads wait for the compiler already (uploads_waiting_max)");
+        let problem = HttpProblem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "Too many uploads at once", detail);
+        return Err(problem.remedy("try again in a while"));
     };
-    let _place = place.expect("BUG: nobody closes this semaphore");
+    let _place = host.uploads.acquire().await.expect("BUG: nobody closes this semaphore");
     let body = Body::within(request, host.limits.upload_timeout_ms, "upload_timeout_ms").await;
     let Body(bytes) = body.map_err(|problem| if problem.0.status == 413 { too_large(max) } else { problem })?;
     let (view, created) = host.manager.push_module(&name, &version, bytes).await?;

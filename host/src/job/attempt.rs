@@ -20,7 +20,7 @@ use crate::connector::ConnectorContext;
 use crate::connector::dead_letter::DeadLetters;
 use crate::journal::Journal;
 use crate::metrics::{Metrics, TaskLabels, TaskMetrics};
-use crate::state::KeyedState;
+use crate::state::{KeyedState, StateBudget};
 use crate::task::activity::Activity;
 use crate::task::chain::{Chain, KeylessPolicy, Node, NodeKind, Route, SinkNode};
 use crate::task::edge::{EdgeWriter, KeyFrom, Partitioning, Target};
@@ -114,6 +114,7 @@ pub struct Builder<'a> {
     pub restored: Option<&'a Manifest>,
     pub sinks: Arc<Sinks>,
     pub dead_letters: DeadLetters,
+    pub budget: Arc<StateBudget>,
     pub segments: Segments,
     /// Checkpoints before this attempt have ids up to here.
     pub last_checkpoint: u64,
@@ -126,6 +127,7 @@ impl Builder<'_> {
     /// Builds all tasks, then starts their threads.
     pub fn build(self) -> Result<Attempt, TaskError> {
         let graph = &self.plan.graph;
+        self.metrics.job(&self.plan.spec.name).state_bytes_max.set(self.budget.bytes_max());
         let gates: BTreeMap<TaskId, Arc<Gate>> = graph
             .task_ids()
             .into_iter()
@@ -225,7 +227,7 @@ impl Builder<'_> {
                 execution::NodeKind::Operator(i) => {
                     view.deadlines_ms[number as usize] = self.plan.spec.operators[i].limits.call_deadline_ms;
                     let place = (number, Arc::clone(&activity));
-                    NodeKind::Operator(Box::new(self.operator(i, id.index, node_metrics, place)?))
+                    NodeKind::Operator(Box::new(self.operator(i, id.index, node_metrics, &gates[&id], place)?))
                 }
                 execution::NodeKind::Sink(_) => {
                     let writer = self.sinks[&node.name].open(id.index, vertex.parallelism);
@@ -372,6 +374,7 @@ impl Builder<'_> {
         i: usize,
         index: u32,
         metrics: Arc<TaskMetrics>,
+        gate: &Gate,
         (number, activity): (u32, Arc<Activity>),
     ) -> Result<OperatorNode, TaskError> {
         let spec = &self.plan.spec.operators[i];
@@ -404,8 +407,11 @@ impl Builder<'_> {
         }
         let guest_metrics = self.metrics.guest(&self.plan.spec.name, &spec.name);
         let env = OperatorEnv::new(meta, state, TaskGuestMetrics::new(guest_metrics));
+        let env = env.of_task(gate.stopped(), Arc::clone(&self.budget));
         let logic = match &code.code {
-            super::plan::Code::Wasm(module) => Logic::Wasm(Box::new(WasmOperator::new(module.clone(), env))),
+            super::plan::Code::Wasm(module) => {
+                Logic::Wasm(Box::new(WasmOperator::new(module.clone(), env).with_amnesia(self.plan.amnesia)))
+            }
             super::plan::Code::Native(make) => Logic::Native { operator: make(), env: Box::new(env) },
         };
         Ok(OperatorNode {

@@ -3,21 +3,35 @@
 use crate::api::{ModuleDescription, OperatorDescription};
 use crate::module_store::{ModuleError, ModuleInfo, ModuleInspector, digest_of};
 use crate::wasm::engine::WasmEngine;
+use crate::wasm::worker::CompileWorkers;
 use crate::wasm::{ModuleError as Unfit, inspect};
 
 pub struct Inspector {
     engine: WasmEngine,
+    /// `None`: in this process.
+    workers: Option<CompileWorkers>,
 }
 
 impl Inspector {
+    /// Compiles in this process: for programs that know their components.
     pub fn new(engine: WasmEngine) -> Self {
-        Self { engine }
+        Self { engine, workers: None }
+    }
+
+    /// Compiles in processes of their own: for components of strangers.
+    pub fn with_workers(engine: WasmEngine, workers: CompileWorkers) -> Self {
+        Self { engine, workers: Some(workers) }
     }
 }
 
 impl ModuleInspector for Inspector {
     fn inspect(&self, bytes: &[u8]) -> Result<ModuleInfo, ModuleError> {
-        let inspected = inspect::inspect(&self.engine, bytes, &digest_of(bytes)).map_err(unfit)?;
+        let digest = digest_of(bytes);
+        let inspected = match &self.workers {
+            Some(workers) => workers.inspect(bytes, &digest),
+            None => inspect::inspect(&self.engine, bytes, &digest),
+        };
+        let inspected = inspected.map_err(unfit)?;
         let descriptor = inspected.info.descriptor;
         Ok(ModuleInfo {
             description: ModuleDescription {
@@ -44,6 +58,7 @@ impl ModuleInspector for Inspector {
 
 fn unfit(error: Unfit) -> ModuleError {
     let cause = error.to_string();
+    let is_of_the_host = matches!(error, Unfit::NoCompiler(_));
     let (remedy, problems) = match error {
         Unfit::NotAComponent(_) => ("build a component: cargo build --target wasm32-wasip2", Vec::new()),
         Unfit::DoesNotCompile(_) => ("check that the file is whole; wasm-tools validate says more", Vec::new()),
@@ -55,6 +70,19 @@ fn unfit(error: Unfit) -> ModuleError {
             ("`describe` runs without state, input or output and must answer the same every time", Vec::new())
         }
         Unfit::BadDescriptor(problems) => ("mend what `describe` declares", problems),
+        Unfit::DeclaresTooMuch(_) => ("build it with less memory, and fewer tables, to begin with", Vec::new()),
+        Unfit::CompileTooLong { .. } | Unfit::CompileTooLarge { .. } => (
+            "build it smaller and with smaller functions, or give the compiler more: --compile-seconds, --compile-memory",
+            Vec::new(),
+        ),
+        Unfit::CompilerCrashed(_) => ("the host goes on; where the component is whole, please report it", Vec::new()),
+        Unfit::NoCompiler(_) => ("look for a lack of memory or processes on this machine", Vec::new()),
     };
-    ModuleError { attempted: "look into the component".to_owned(), cause, remedy: Some(remedy.to_owned()), problems }
+    ModuleError {
+        attempted: "look into the component".to_owned(),
+        cause,
+        remedy: Some(remedy.to_owned()),
+        problems,
+        is_of_the_host,
+    }
 }

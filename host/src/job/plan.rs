@@ -22,6 +22,8 @@ pub struct JobPlan {
     pub operators: BTreeMap<String, OperatorCode>,
     /// Tests number the calls that leave the process.
     pub io_steps: Option<IoSteps>,
+    /// A new instance for every call of a guest.
+    pub amnesia: bool,
 }
 
 /// What an operator runs.
@@ -52,7 +54,7 @@ pub fn pointers(fields: &[String]) -> Vec<Pointer> {
 impl JobPlan {
     pub fn new(spec: JobSpec, job_id: String, base: PathBuf, operators: BTreeMap<String, OperatorCode>) -> Self {
         let graph = ExecutionGraph::build(&spec, &|operator| operators[operator].outputs.clone());
-        Self { spec, job_id, base, graph, operators, io_steps: None }
+        Self { spec, job_id, base, graph, operators, io_steps: None, amnesia: false }
     }
 
     pub fn build_source(&self, spec: &SourceSpec) -> Result<Box<dyn Source>, TaskError> {

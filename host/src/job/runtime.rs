@@ -46,12 +46,19 @@ pub struct Runtime {
     natives: BTreeMap<String, NativeModule>,
     loaded: Mutex<HashMap<String, LoadedModule>>,
     io_steps: Option<IoSteps>,
+    amnesia: bool,
 }
 
 impl Runtime {
     pub fn new(engine: WasmEngine, modules: ModuleStore, root: &Path, metrics: Arc<Metrics>) -> Self {
         let (natives, loaded) = (BTreeMap::new(), Mutex::default());
-        Self { engine, modules, root: root.to_owned(), metrics, natives, loaded, io_steps: None }
+        Self { engine, modules, root: root.to_owned(), metrics, natives, loaded, io_steps: None, amnesia: false }
+    }
+
+    /// Jobs run with a new instance for every call of a guest.
+    pub fn with_amnesia(mut self, amnesia: bool) -> Self {
+        self.amnesia = amnesia;
+        self
     }
 
     pub fn with_native(mut self, reference: &str, module: NativeModule) -> Self {
@@ -86,16 +93,8 @@ impl Runtime {
         let component = match cached.and_then(|precompiled| inspect::load(&self.engine, &precompiled).ok()) {
             Some(component) => component,
             None => {
-                let bytes = self.modules.component(digest).map_err(|e| e.to_string())?;
-                let component = inspect::compile(&self.engine, &bytes).map_err(|e| e.to_string())?;
-                if let Err(error) = component
-                    .serialize()
-                    .map_err(|e| e.to_string())
-                    .and_then(|precompiled| self.modules.put_compiled(digest, &precompiled).map_err(|e| e.to_string()))
-                {
-                    tracing::warn!(%reference, %error, "compiled code is not cached; the next start compiles again");
-                }
-                component
+                let precompiled = self.modules.compile_again(digest).map_err(|e| e.to_string())?;
+                inspect::load(&self.engine, &precompiled).map_err(|e| e.to_string())?
             }
         };
         let loaded = LoadedModule::new(&self.engine, &component, reference, digest).map_err(|e| e.to_string())?;
@@ -119,6 +118,7 @@ impl Runtime {
         }
         let mut plan = JobPlan::new(job.spec.clone(), job.job_id.clone(), job.base.clone(), operators);
         plan.io_steps = self.io_steps.clone();
+        plan.amnesia = self.amnesia;
         Ok(plan)
     }
 

@@ -13,6 +13,7 @@ use super::{Clock, Command, dead_letters};
 use crate::checkpoint_store::CheckpointStore;
 use crate::fault::{self, Fault};
 use crate::metrics::Metrics;
+use crate::state::StateBudget;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -109,6 +110,7 @@ impl Supervisor {
             restored: restored.manifest.as_ref(),
             sinks: Arc::clone(&restored.sinks),
             dead_letters: dead_letters::sink(&self.plan, &self.folder),
+            budget: StateBudget::new(&self.plan.spec.name, self.plan.spec.limits.state_bytes_max),
             segments: std::mem::take(&mut restored.segments),
             last_checkpoint: restored.next_checkpoint - 1,
             attempt: self.shared.attempt(),

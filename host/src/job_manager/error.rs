@@ -45,6 +45,7 @@ impl ManagerError {
             Self::Module(error) => match error {
                 ModuleStoreError::BadName { .. } => 400,
                 ModuleStoreError::TooLarge { .. } => 413,
+                ModuleStoreError::Refused(error) if error.is_of_the_host => 500,
                 ModuleStoreError::Refused(_) => 422,
                 ModuleStoreError::VersionTaken { .. } => 409,
                 ModuleStoreError::Storage { .. } | ModuleStoreError::Damaged { .. } => 500,
@@ -64,6 +65,7 @@ impl ManagerError {
             Self::Module(error) => match error {
                 ModuleStoreError::BadName { .. } => ("bad-name", "The name is not allowed"),
                 ModuleStoreError::TooLarge { .. } => ("too-large", "The module is too large"),
+                ModuleStoreError::Refused(error) if error.is_of_the_host => ("compiler", "The host could not compile it"),
                 ModuleStoreError::Refused(_) => ("module-refused", "The module can't be used"),
                 ModuleStoreError::VersionTaken { .. } => ("version-taken", "The version exists with other content"),
                 ModuleStoreError::Storage { .. } => ("storage", "The host's storage failed"),

@@ -297,6 +297,7 @@ impl ModuleInspector for FakeInspector {
                 cause: "it imports what an operator may not have".into(),
                 remedy: Some("build it without sockets".into()),
                 problems: vec![Problem::new("import", Some("wasi:sockets/tcp@0.2.0".into()), "is not allowed")],
+                is_of_the_host: false,
             });
         }
         let description = ModuleDescription {

@@ -17,6 +17,8 @@ pub enum StateError {
     TooLarge { state: String, what: &'static str, bytes: u64, limit: u64, name: &'static str },
     #[error("state `{state}`: {count} {what} exceed the limit of {limit} ({name})")]
     TooMany { state: String, what: &'static str, count: u64, limit: u64, name: &'static str },
+    #[error("a key would have {count} timers, which exceeds the limit of {limit} (timers_per_key_max)")]
+    TooManyTimers { count: u64, limit: u32 },
     #[error("state `{state}`: a value of {bytes} bytes, where `value-size` says {size}")]
     WrongSize { state: String, bytes: usize, size: u32 },
     #[error("state `{state}` is declared without a `value-size`, so it has no -fixed calls")]

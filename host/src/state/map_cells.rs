@@ -70,6 +70,8 @@ pub(super) struct MapCells {
     changes: VecDeque<Change>,
     frozen: VecDeque<Change>,
     undo: Vec<Undo>,
+    /// Of keys and values in `undo`, and of itself.
+    undo_bytes: usize,
     drain_at: Cursor,
     sweep_at: Cursor,
 }
@@ -85,6 +87,7 @@ impl MapCells {
             changes: VecDeque::new(),
             frozen: VecDeque::new(),
             undo: Vec::new(),
+            undo_bytes: 0,
             drain_at: Cursor::default(),
             sweep_at: Cursor::default(),
         }
@@ -187,6 +190,7 @@ impl MapCells {
         let old_len = node.value.len();
         let (was_dirty, base) = (node.dirty, node.base);
         if let Some(slot) = slot {
+            self.undo_bytes += size_of::<Undo>() + key.len() + old_len;
             self.undo.push(Undo { slot, key: key.into(), old: Some(node.clone()) });
         }
         if was_live {
@@ -220,6 +224,7 @@ impl MapCells {
 
     fn journal(&mut self, slot: Option<u32>, key: &[u8], old: Option<Node>) {
         if let Some(slot) = slot {
+            self.undo_bytes += size_of::<Undo>() + key.len();
             self.undo.push(Undo { slot, key: key.into(), old });
         }
     }
@@ -239,9 +244,15 @@ impl MapCells {
         }
     }
 
+    /// What the open call has made the journal remember.
+    pub fn undo_bytes(&self) -> usize {
+        self.undo_bytes
+    }
+
     pub fn commit(&mut self) {
         self.undo.clear();
         self.undo.shrink_to(4096);
+        self.undo_bytes = 0;
         self.forget_void_changes();
     }
 

@@ -18,6 +18,7 @@
 //!
 //! What this is not: it knows no guests, no files and no clock. Times come in with each call.
 
+mod budget;
 mod cells;
 mod clock;
 mod collections;
@@ -42,6 +43,7 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+pub use budget::{StateBudget, StateShare};
 pub use cells::Counts;
 pub use clock::CallTime;
 pub use collections::LIST_BYTES_MAX;
@@ -296,9 +298,15 @@ impl KeyedState {
         self.stores.iter().map(|store| store.cells.counts().live).sum::<u64>() + timers as u64
     }
 
-    /// What values, map keys and elements take, and the table of the keys.
+    /// What values, map keys, elements and timers take, and the table of the keys.
     pub fn bytes(&self) -> u64 {
-        self.stores.iter().map(|store| store.cells.counts().bytes).sum::<u64>() + self.keys.bytes() as u64
+        let timers: usize = self.timers.iter().map(timers::Timers::bytes).sum();
+        self.stores.iter().map(|store| store.cells.counts().bytes).sum::<u64>() + (self.keys.bytes() + timers) as u64
+    }
+
+    /// What the open call has made the journals remember.
+    pub fn undo_bytes(&self) -> usize {
+        self.stores.iter().map(|store| store.cells.undo_bytes()).sum()
     }
 
     /// Keys that have state or timers.

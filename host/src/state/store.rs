@@ -49,6 +49,14 @@ impl Cells {
         }
     }
 
+    /// Journals of the other kinds remember what was there once: the bound of the state is theirs.
+    pub fn undo_bytes(&self) -> usize {
+        match self {
+            Self::Map(cells) => cells.undo_bytes(),
+            Self::Fixed(_) | Self::Strings(_) | Self::List(_) => 0,
+        }
+    }
+
     pub fn commit(&mut self) {
         match self {
             Self::Fixed(cells) => cells.commit(),

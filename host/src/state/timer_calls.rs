@@ -2,6 +2,7 @@
 
 use super::timers::Timer;
 use super::{CallTime, KeyedState, Slot, StateError, domain_index};
+use std::collections::HashMap;
 use tidegate_core::state_schema::TimeDomain;
 
 /// The timers that a call delivers, in the order in which they fire.
@@ -16,6 +17,7 @@ pub struct DueTimers {
 }
 
 struct Change {
+    slot: Slot,
     domain: TimeDomain,
     timer: Timer,
     set: bool,
@@ -162,7 +164,43 @@ impl KeyedState {
                 name: "timers_per_call_max",
             });
         }
-        calls.changes.push(Change { domain, timer: Timer::new(time, self.keys.hash(entry), entry, tag), set });
+        calls.changes.push(Change { slot, domain, timer: Timer::new(time, self.keys.hash(entry), entry, tag), set });
+        Ok(())
+    }
+
+    /// Whether the keys of the call will have more timers than they may when it commits. What it sets and cancels again does not count.
+    pub fn check_timers(&self) -> Result<(), StateError> {
+        let limit = self.limits.timers_per_key_max;
+        let calls = &self.call.timers;
+        if calls.sets == 0 {
+            return Ok(());
+        }
+        let entries = &self.call.resolved.entries;
+        let mut sets = vec![0u32; entries.len()];
+        calls.changes.iter().filter(|change| change.set).for_each(|change| sets[change.slot as usize] += 1);
+        let now = |entry| self.timers.iter().map(|timers| timers.count_of(entry)).sum::<u32>();
+        for (entry, _) in entries.iter().copied().zip(sets).filter(|(entry, sets)| now(*entry).saturating_add(*sets) > limit) {
+            // The same timer may be set for every record of a batch: only here is each looked at.
+            let mut changed: HashMap<(usize, Timer), bool> = HashMap::new();
+            if let Some(domain) = calls.due.domain {
+                let due = calls.due.timers.iter().filter(|timer| timer.entry() == entry);
+                changed.extend(due.map(|timer| ((domain_index(domain), *timer), false)));
+            }
+            for change in calls.changes.iter().filter(|change| change.timer.entry() == entry) {
+                changed.insert((domain_index(change.domain), change.timer), change.set);
+            }
+            let mut count = u64::from(now(entry));
+            for ((domain, timer), set) in &changed {
+                match (self.timers[*domain].contains(timer), set) {
+                    (false, true) => count += 1,
+                    (true, false) => count -= 1,
+                    _ => {}
+                }
+            }
+            if count > u64::from(limit) {
+                return Err(StateError::TooManyTimers { count, limit });
+            }
+        }
         Ok(())
     }
 

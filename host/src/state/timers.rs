@@ -3,6 +3,7 @@
 //! Setting, cancelling and firing are noted during a call and applied at its commit, so a rollback has nothing to undo.
 //!
 //! Invariants:
+//! * `of_entry` counts the timers of each key;
 //! * a timer is in the set once, with the epoch in which it was set (`since`; [`SETTLED`] once a snapshot holds it);
 //! * `set_list` names what was set in this epoch; what is no longer in the set under the same number is void;
 //! * `removed` names what left the set and is in the last snapshot: the key of each is kept by a reference until it is drained;
@@ -54,6 +55,7 @@ pub(super) struct Timers {
     /// What stands for the state's number in segments.
     state: u16,
     set: BTreeMap<Timer, Set>,
+    of_entry: Vec<u32>,
     seq: u32,
     set_list: VecDeque<(Timer, u32)>,
     removed: VecDeque<Timer>,
@@ -69,6 +71,7 @@ impl Timers {
         Self {
             state,
             set: BTreeMap::new(),
+            of_entry: Vec::new(),
             seq: 0,
             set_list: VecDeque::new(),
             removed: VecDeque::new(),
@@ -81,6 +84,25 @@ impl Timers {
 
     pub fn len(&self) -> usize {
         self.set.len()
+    }
+
+    /// About: a node of a tree is mostly a good half full.
+    pub fn bytes(&self) -> usize {
+        self.set.len() * (size_of::<Timer>() + size_of::<Set>()) * 3 / 2
+            + self.set_list.len() * size_of::<(Timer, u32)>()
+            + self.of_entry.len() * size_of::<u32>()
+    }
+
+    /// Timers of one key.
+    pub fn count_of(&self, entry: Entry) -> u32 {
+        self.of_entry.get(entry as usize).copied().unwrap_or(0)
+    }
+
+    fn count_one_more(&mut self, entry: Entry) {
+        if self.of_entry.len() <= entry as usize {
+            self.of_entry.resize(entry as usize + 1, 0);
+        }
+        self.of_entry[entry as usize] += 1;
     }
 
     pub fn dirty(&self) -> usize {
@@ -105,6 +127,7 @@ impl Timers {
         }
         self.seq = self.seq.wrapping_add(1);
         self.set.insert(timer, Set { since: snapshot.epoch, seq: self.seq });
+        self.count_one_more(timer.entry);
         self.set_list.push_back((timer, self.seq));
         keys.add_ref(timer.entry);
         self.forget_void_changes();
@@ -125,6 +148,7 @@ impl Timers {
 
     pub fn remove(&mut self, timer: Timer, keys: &mut KeyTable, snapshot: &mut Snapshot, garbage: &mut Vec<Entry>) {
         let Some(set) = self.set.remove(&timer) else { return };
+        self.of_entry[timer.entry as usize] -= 1;
         if set.since == snapshot.epoch {
             // No snapshot knows it.
             if keys.drop_ref(timer.entry) {
@@ -228,10 +252,14 @@ impl Timers {
     /// Takes over a timer as a segment has it.
     pub fn restore(&mut self, timer: Timer, op: Op, keys: &mut KeyTable, garbage: &mut Vec<Entry>) {
         if op == Op::Remove {
-            if self.set.remove(&timer).is_some() && keys.drop_ref(timer.entry) {
-                garbage.push(timer.entry);
+            if self.set.remove(&timer).is_some() {
+                self.of_entry[timer.entry as usize] -= 1;
+                if keys.drop_ref(timer.entry) {
+                    garbage.push(timer.entry);
+                }
             }
         } else if self.set.insert(timer, Set { since: SETTLED, seq: 0 }).is_none() {
+            self.count_one_more(timer.entry);
             keys.add_ref(timer.entry);
         }
     }

@@ -472,10 +472,13 @@ impl OperatorNode {
             }
             self.metrics.state_keys.set(state.live_keys());
             self.metrics.state_bytes.set(state.bytes());
+            let bytes = state.bytes();
+            self.logic.env().budget.settle(bytes);
         }
         let Logic::Wasm(guest) = &mut self.logic else { return Ok(()) };
         guest.start().map_err(|error| match error {
             CallError::Transient(why) => TaskError::Restart(format!("operator {name} could not start: {why}")),
+            CallError::Stopped => TaskError::Closed,
             error => TaskError::Fatal(format!("operator {name} could not start: {error}")),
         })
     }

@@ -8,6 +8,7 @@
 
 use super::{Control, Element};
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tidegate_core::limits::CHANNEL_BATCHES_MAX;
@@ -16,6 +17,8 @@ pub struct Gate {
     inner: Mutex<Inner>,
     readable: Condvar,
     writable: Condvar,
+    /// The same as `closed`, for guest calls that run on.
+    stopped: Arc<AtomicBool>,
 }
 
 struct Inner {
@@ -61,6 +64,7 @@ impl Gate {
             }),
             readable: Condvar::new(),
             writable: Condvar::new(),
+            stopped: Arc::default(),
         })
     }
 
@@ -173,8 +177,14 @@ impl Gate {
         self.lock().channels.iter().map(|channel| channel.batches).collect()
     }
 
+    /// Set when the gate is closed.
+    pub fn stopped(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stopped)
+    }
+
     pub fn close(&self) {
         self.lock().closed = true;
+        self.stopped.store(true, Ordering::Relaxed);
         self.readable.notify_all();
         self.writable.notify_all();
     }

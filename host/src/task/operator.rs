@@ -342,6 +342,7 @@ impl OperatorNode {
         let message = format!("operator {}: {error}", self.name);
         match error {
             CallError::Transient(_) => TaskError::Restart(message),
+            CallError::Stopped => TaskError::Closed,
             _ => TaskError::Fatal(message),
         }
     }

@@ -7,10 +7,12 @@
 
 use super::bindings::types;
 use super::guest_metrics::TaskGuestMetrics;
+use super::log_rate::LogRate;
 use crate::journal::Journal;
-use crate::state::KeyedState;
+use crate::state::{KeyedState, StateBudget, StateShare};
 use std::sync::Arc;
-use tidegate_core::limits::{GuestLimits, RowLimits};
+use std::sync::atomic::AtomicBool;
+use tidegate_core::limits::{GuestLimits, RowLimits, UNDO_BYTES_MAX};
 use tidegate_core::row::{self, Origin, Origins, Row, Rows};
 
 /// What stays the same for the life of an operator's task.
@@ -59,7 +61,12 @@ pub struct OperatorEnv {
     pub batch_rows: u32,
     pub log_lines: u32,
     pub log_lines_dropped: u64,
+    pub log_rate: LogRate,
     pub timers_set: u32,
+    /// Set when the job is torn down: a call that runs on is ended.
+    pub stopped: Arc<AtomicBool>,
+    /// What the job's state may take, all tasks together.
+    pub budget: StateShare,
 }
 
 impl OperatorEnv {
@@ -73,8 +80,18 @@ impl OperatorEnv {
             batch_rows: 0,
             log_lines: 0,
             log_lines_dropped: 0,
+            log_rate: LogRate::default(),
             timers_set: 0,
+            stopped: Arc::default(),
+            budget: StateShare::default(),
         }
+    }
+
+    /// As a task of a job has it: its calls end with the job, and its state counts with that of the others.
+    pub fn of_task(mut self, stopped: Arc<AtomicBool>, budget: Arc<StateBudget>) -> Self {
+        self.stopped = stopped;
+        self.budget = StateShare::of(budget);
+        self
     }
 
     pub fn begin(&mut self, phase: Phase, batch_rows: u32) {
@@ -84,12 +101,35 @@ impl OperatorEnv {
         self.timers_set = 0;
         self.outputs.clear();
         self.metrics.drop_pending();
+        if let Some(state) = &self.state {
+            self.budget.begin(state.bytes());
+        }
+    }
+
+    /// What can only be judged when the call is over. `batch`: the rows of the call, which the guest may have forwarded.
+    pub fn check(&mut self, batch: &[u8]) -> Result<(), Violation> {
+        self.outputs.check_forwarded(&self.meta, batch)?;
+        if let Some(state) = &self.state {
+            state.check_timers().map_err(|error| Violation(error.to_string()))?;
+        }
+        self.check_state_bytes()
+    }
+
+    /// Whether what the call has written so far still has room.
+    pub fn check_state_bytes(&self) -> Result<(), Violation> {
+        let Some(state) = &self.state else { return Ok(()) };
+        if state.undo_bytes() > UNDO_BYTES_MAX {
+            let message = format!("a call wrote map entries that take {} bytes to undo", state.undo_bytes());
+            return Err(Violation(format!("{message}, which exceeds the limit of {UNDO_BYTES_MAX} (undo_bytes_max)")));
+        }
+        self.budget.check(state.bytes()).map_err(|error| Violation(error.to_string()))
     }
 
     /// The call counts: all of its effects become visible together.
     pub fn commit(&mut self) {
         if let Some(state) = &mut self.state {
             state.commit();
+            self.budget.settle(state.bytes());
         }
         self.metrics.apply_pending();
     }
@@ -181,6 +221,35 @@ impl CallOutputs {
         }
         if !rows.is_empty() {
             self.parts.push(Part::Forward { port, rows });
+        }
+        Ok(())
+    }
+
+    pub fn forwards(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Forward { .. }))
+    }
+
+    /// A row can be forwarded any number of times, and only here is known how long each is.
+    fn check_forwarded(&mut self, meta: &OperatorMeta, batch: &[u8]) -> Result<(), Violation> {
+        let limit = meta.limits.output_bytes_max;
+        let forwarded = self.parts.iter().filter_map(|part| match part {
+            Part::Forward { rows, .. } => Some(rows),
+            Part::Rows { .. } => None,
+        });
+        // Nearly always: no part can be longer than the batch, since it names no row twice.
+        let most: usize = forwarded
+            .clone()
+            .map(|rows| if rows.is_sorted_by(|a, b| a < b) { batch.len() } else { usize::MAX })
+            .fold(0, usize::saturating_add);
+        if self.bytes.saturating_add(most) <= limit {
+            return Ok(());
+        }
+        let lengths: Vec<usize> = row::raw(batch).map(|(_, bytes)| bytes.len()).collect();
+        let bytes = forwarded.flatten().fold(self.bytes, |sum, row| sum.saturating_add(lengths[*row as usize]));
+        if bytes > limit {
+            return Err(Violation(format!(
+                "a call emitted {bytes} bytes, which exceeds the limit of {limit} (output_bytes_max)"
+            )));
         }
         Ok(())
     }
@@ -283,15 +352,27 @@ impl Gathered {
 }
 
 fn encode_headers(headers: &[types::Header], meta: &OperatorMeta) -> Result<Vec<u8>, Violation> {
+    let RowLimits { headers_max, header_name_bytes_max, headers_bytes_max, .. } = meta.row_limits;
+    if headers.len() > headers_max {
+        return Err(Violation(format!(
+            "{} headers of one record exceed the limit of {headers_max} (headers_max)",
+            headers.len()
+        )));
+    }
     let mut encoded = Vec::new();
     for header in headers {
-        if !row::write_header(&mut encoded, &header.name, &header.value) {
-            return Err(Violation(format!("a header name of {} bytes is longer than 65535", header.name.len())));
+        let bytes = header.name.len();
+        if bytes > header_name_bytes_max || !row::write_header(&mut encoded, &header.name, &header.value) {
+            return Err(Violation(format!(
+                "a header name of {bytes} bytes exceeds the limit of {header_name_bytes_max} (header_name_bytes_max)"
+            )));
         }
-    }
-    let limit = meta.row_limits.headers_bytes_max;
-    if encoded.len() > limit {
-        return Err(Violation(format!("headers of {} bytes exceed the limit of {limit} (headers_bytes_max)", encoded.len())));
+        if encoded.len() > headers_bytes_max {
+            return Err(Violation(format!(
+                "headers of {} bytes exceed the limit of {headers_bytes_max} (headers_bytes_max)",
+                encoded.len()
+            )));
+        }
     }
     Ok(encoded)
 }

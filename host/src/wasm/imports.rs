@@ -45,6 +45,8 @@ impl GuestStore {
                 "state can be read and written while records or timers are processed, not in `describe` or `start`",
             ));
         }
+        // At each access, so that no call grows far beyond: the last one is looked at when the call is over.
+        env.check_state_bytes()?;
         env.state.as_mut().ok_or_else(|| violation("the operator is not keyed, so it has no state: set `keyed` in `describe`"))
     }
 
@@ -348,9 +350,15 @@ impl output::Host for GuestStore {
 
 impl logging::Host for GuestStore {
     fn log(&mut self, level: logging::Level, message: String, fields: Vec<logging::Field>) -> Result<()> {
+        let bytes_max = self.log_line_bytes_max();
         let mut line = message;
         for field in fields {
-            line.push_str(&format!(" {}={:?}", field.name, field.value));
+            if line.len() > bytes_max {
+                break;
+            }
+            // Quoting may make a text several times as long.
+            let value = &field.value[..field.value.floor_char_boundary(bytes_max)];
+            line.push_str(&format!(" {}={value:?}", field.name));
         }
         let level = match level {
             logging::Level::Trace => tracing::Level::TRACE,

@@ -3,13 +3,16 @@
 use super::bindings::lifecycle;
 use super::engine::WasmEngine;
 use super::env::OperatorMeta;
-use super::instance::LoadedModule;
+use super::instance::{DESCRIBE, LoadedModule};
 use super::{ModuleError, imports};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Instant;
-use tidegate_core::limits::{GuestLimits, RowLimits};
-use tidegate_core::problem::Problem;
+use tidegate_core::limits::{
+    DESCRIBE_MEMORY_BYTES_MAX, GuestLimits, IMPORTS_BYTES_MAX, MEMORIES_MAX, PROBLEMS_MAX, REASON_BYTES_MAX, RowLimits,
+    TABLE_ELEMENTS_MAX, TABLES_MAX,
+};
+use tidegate_core::problem::{self, Problem};
 use tidegate_core::state_schema::{self, Reducer, StateDeclaration, StateKind, TimeToLive};
 use wasmtime::component::Component;
 
@@ -43,21 +46,43 @@ pub struct Inspected {
     pub precompiled: Vec<u8>,
 }
 
-/// Compiles and checks a component that somebody uploaded.
+/// A component that the compiler took, and how long that was.
+pub struct Compiled {
+    component: Component,
+    compile_ms: u64,
+}
+
+/// Compiles and checks a component in this process: for a worker, and for programs that run components they trust.
 pub fn inspect(engine: &WasmEngine, bytes: &[u8], digest: &str) -> Result<Inspected, ModuleError> {
+    inspect_compiled(engine, compile(engine, bytes)?, bytes.len(), digest)
+}
+
+pub fn compile(engine: &WasmEngine, bytes: &[u8]) -> Result<Compiled, ModuleError> {
     check_preamble(bytes)?;
     let begun = Instant::now();
-    let component = Component::from_binary(engine.engine(), bytes).map_err(|e| ModuleError::DoesNotCompile(format!("{e:#}")))?;
-    let compile_ms = begun.elapsed().as_millis() as u64;
+    let component =
+        Component::from_binary(engine.engine(), bytes).map_err(|e| ModuleError::DoesNotCompile(cut(format!("{e:#}"))))?;
+    Ok(Compiled { component, compile_ms: begun.elapsed().as_millis() as u64 })
+}
+
+/// Looks into a compiled component: its world, its imports, what it declares. Runs its `describe`.
+pub fn inspect_compiled(engine: &WasmEngine, compiled: Compiled, bytes: usize, digest: &str) -> Result<Inspected, ModuleError> {
+    let Compiled { component, compile_ms } = compiled;
+    check_declared(&component)?;
     let kind = component.component_type();
-    let imports = kind.imports(engine.engine()).map(|(name, _)| name.to_owned()).collect();
+    let names: usize = kind.imports(engine.engine()).map(|(name, _)| name.len()).sum();
+    if names > IMPORTS_BYTES_MAX {
+        let message = format!("imports with names of {names} bytes, the limit is {IMPORTS_BYTES_MAX} (imports_bytes_max)");
+        return Err(ModuleError::DeclaresTooMuch(message));
+    }
     let has_migration = kind.exports(engine.engine()).any(|(name, _)| name.starts_with("tidegate:streaming/migration@"));
     let module = LoadedModule::new(engine, &component, "(upload)", digest)?;
+    let imports = kind.imports(engine.engine()).map(|(name, _)| name.to_owned()).collect();
     let descriptor = describe(&module)?;
     let world = if module.takes_batches() { "processor" } else { "record-processor" };
     let info = ModuleInfo {
         digest: digest.to_owned(),
-        bytes: bytes.len() as u64,
+        bytes: bytes as u64,
         world: world.to_owned(),
         imports,
         has_migration,
@@ -68,10 +93,29 @@ pub fn inspect(engine: &WasmEngine, bytes: &[u8], digest: &str) -> Result<Inspec
     Ok(Inspected { info, precompiled })
 }
 
-/// Compiles again what was inspected before, where no machine code is at hand.
-pub fn compile(engine: &WasmEngine, bytes: &[u8]) -> Result<Component, ModuleError> {
-    check_preamble(bytes)?;
-    Component::from_binary(engine.engine(), bytes).map_err(|e| ModuleError::DoesNotCompile(format!("{e:#}")))
+/// What an instance will need from its first moment, of which the host knows before there is one.
+fn check_declared(component: &Component) -> Result<(), ModuleError> {
+    // None: it imports core modules, which linking refuses.
+    let Some(required) = component.resources_required() else { return Ok(()) };
+    const PAGE_BYTES: u64 = 64 << 10;
+    let memory = required.max_initial_memory_size.unwrap_or(0).saturating_mul(PAGE_BYTES);
+    for (what, found, limit, name) in [
+        ("memories", u64::from(required.num_memories), MEMORIES_MAX as u64, "memories_max"),
+        ("tables", u64::from(required.num_tables), TABLES_MAX as u64, "tables_max"),
+        ("bytes of memory to begin with", memory, DESCRIBE_MEMORY_BYTES_MAX as u64, "describe_memory_bytes_max"),
+        ("elements of one table", required.max_initial_table_size.unwrap_or(0), TABLE_ELEMENTS_MAX as u64, "table_elements_max"),
+    ] {
+        if found > limit {
+            return Err(ModuleError::DeclaresTooMuch(format!("{found} {what}, the limit is {limit} ({name})")));
+        }
+    }
+    Ok(())
+}
+
+/// The compiler quotes names of the component, which may be of any length.
+fn cut(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(REASON_BYTES_MAX));
+    text
 }
 
 /// Loads machine code that this host has made and stored itself.
@@ -95,10 +139,10 @@ fn check_preamble(bytes: &[u8]) -> Result<(), ModuleError> {
 }
 
 fn describe(module: &LoadedModule) -> Result<Descriptor, ModuleError> {
-    let limits = GuestLimits::default();
+    let limits = GuestLimits { memory_bytes_max: DESCRIBE_MEMORY_BYTES_MAX, output_bytes_max: 0, ..GuestLimits::default() };
     let meta = Arc::new(OperatorMeta {
         job: String::new(),
-        operator: "(describe)".to_owned(),
+        operator: DESCRIBE.to_owned(),
         module: module.reference.clone(),
         digest: module.digest.clone(),
         task_index: 0,
@@ -110,7 +154,7 @@ fn describe(module: &LoadedModule) -> Result<Descriptor, ModuleError> {
         row_limits: RowLimits::default(),
         journal: None,
     });
-    let described = module.describe(meta).map_err(|e| ModuleError::DescribeFailed(e.to_string()))?;
+    let described = module.describe(meta).map_err(|e| ModuleError::DescribeFailed(cut(e.to_string())))?;
     let mut problems = Vec::new();
     let mut bounded = |key: &str, found: usize, limit: usize, name: &str| {
         if found > limit {
@@ -122,11 +166,12 @@ fn describe(module: &LoadedModule) -> Result<Descriptor, ModuleError> {
     bounded("inputs", described.inputs as usize, limits.declarations_max, "declarations_max");
     bounded("outputs", described.outputs.len(), limits.declarations_max, "declarations_max");
     bounded("states", described.states.len(), limits.declarations_max, "declarations_max");
-    for output in &described.outputs {
+    // What is too many is told as one problem, not as one for each.
+    for output in described.outputs.iter().take(PROBLEMS_MAX) {
         bounded("outputs", output.len(), limits.name_bytes_max, "name_bytes_max");
     }
     if !problems.is_empty() {
-        return Err(ModuleError::BadDescriptor(problems));
+        return Err(ModuleError::BadDescriptor(problem::bounded(problems)));
     }
     let states: Vec<_> = described.states.into_iter().map(declaration).collect();
     problems.extend(state_schema::validate(&states, &limits));
@@ -142,7 +187,7 @@ fn describe(module: &LoadedModule) -> Result<Descriptor, ModuleError> {
         }
     }
     if !problems.is_empty() {
-        return Err(ModuleError::BadDescriptor(problems));
+        return Err(ModuleError::BadDescriptor(problem::bounded(problems)));
     }
     Ok(Descriptor {
         name: described.name,

@@ -16,11 +16,18 @@ use super::wasi::{self, WasiLimits, WasiState, WasiTrap, WasiView};
 use crate::api::{LogLevel, LogRecord};
 use crate::state::CallTime;
 use std::sync::Arc;
-use tidegate_core::limits::{BACKTRACE_FRAME_BYTES_MAX, BACKTRACE_FRAMES_MAX};
+use std::sync::atomic::Ordering;
+use tidegate_core::limits::{
+    BACKTRACE_FRAME_BYTES_MAX, BACKTRACE_FRAMES_MAX, CORE_INSTANCES_MAX, DESCRIPTOR_BYTES_MAX, MEMORIES_MAX, REASON_BYTES_MAX,
+    START_DEADLINE_MS_MIN, TABLE_ELEMENTS_MAX, TABLES_MAX,
+};
 use tidegate_core::row::{Row, Rows};
 use tidegate_core::state_schema::TimeDomain;
 use wasmtime::component::{Component, InstancePre};
-use wasmtime::{ResourceLimiter, Store, Trap, WasmBacktrace};
+use wasmtime::{ResourceLimiter, Store, UpdateDeadline, WasmBacktrace};
+
+/// The operator's name while a component is looked into.
+pub const DESCRIBE: &str = "(describe)";
 
 /// What a store holds beside the instance.
 pub struct GuestStore {
@@ -29,27 +36,39 @@ pub struct GuestStore {
     meta: Arc<OperatorMeta>,
     wasi: WasiState,
     memory: MemoryLimit,
+    /// Of the call.
+    deadline_ms: u64,
+    /// Of the call's time, behind the next look.
+    ticks_left: u64,
 }
 
 impl GuestStore {
     pub fn new(meta: Arc<OperatorMeta>) -> Self {
-        let memory = MemoryLimit { used: 0, limit: meta.limits.memory_bytes_max };
+        let memory = MemoryLimit { used: 0, limit: meta.limits.memory_bytes_max, elements: 0 };
         let wasi = WasiState::new(WasiLimits::from(&meta.limits));
-        Self { env: None, handles: 0, meta, wasi, memory }
+        Self { env: None, handles: 0, meta, wasi, memory, deadline_ms: 0, ticks_left: 0 }
+    }
+
+    pub(super) fn log_line_bytes_max(&self) -> usize {
+        self.meta.limits.log_line_bytes_max
     }
 
     /// A line for the operator's log, cut and counted.
     pub(super) fn guest_log(&mut self, level: tracing::Level, line: &str) {
         let limits = &self.meta.limits;
+        let end = line.floor_char_boundary(limits.log_line_bytes_max);
+        let (line, cut) = (&line[..end], if end < line.len() { "… (cut)" } else { "" });
         if let Some(env) = &mut self.env {
             if env.log_lines >= limits.log_lines_per_call_max {
                 env.log_lines_dropped += 1;
                 return;
             }
             env.log_lines += 1;
+            if !env.log_rate.admits(line.len(), limits) {
+                env.log_lines_dropped += 1;
+                return;
+            }
         }
-        let end = line.floor_char_boundary(limits.log_line_bytes_max);
-        let (line, cut) = (&line[..end], if end < line.len() { "… (cut)" } else { "" });
         let OperatorMeta { job, operator, module, task_index: task, .. } = &*self.meta;
         macro_rules! at {
             ($level:ident) => {
@@ -81,6 +100,21 @@ impl GuestStore {
     }
 }
 
+impl GuestStore {
+    /// A piece of the call's time is over.
+    fn at_deadline(&mut self) -> wasmtime::Result<UpdateDeadline> {
+        if self.env.as_ref().is_some_and(|env| env.stopped.load(Ordering::Relaxed)) {
+            return Err(wasmtime::Error::new(Overdue::Stopped));
+        }
+        if self.ticks_left == 0 {
+            return Err(wasmtime::Error::new(Overdue::Deadline(self.deadline_ms)));
+        }
+        let next = self.ticks_left.min(LOOK_TICKS);
+        self.ticks_left -= next;
+        Ok(UpdateDeadline::Continue(next))
+    }
+}
+
 impl WasiView for GuestStore {
     fn wasi(&mut self) -> &mut WasiState {
         &mut self.wasi
@@ -95,10 +129,11 @@ impl WasiView for GuestStore {
     }
 }
 
-/// Sum of all linear memories of the instance.
+/// Sums over all linear memories and all tables of the instance.
 struct MemoryLimit {
     used: usize,
     limit: usize,
+    elements: usize,
 }
 
 impl ResourceLimiter for MemoryLimit {
@@ -111,14 +146,27 @@ impl ResourceLimiter for MemoryLimit {
         Ok(true)
     }
 
-    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        const TABLE_ELEMENTS_MAX: usize = 1 << 20;
-        if desired > TABLE_ELEMENTS_MAX {
+    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let total = self.elements.saturating_add(desired.saturating_sub(current));
+        if total > TABLE_ELEMENTS_MAX {
             return Err(violation(format!(
-                "a table of {desired} elements exceeds the limit of {TABLE_ELEMENTS_MAX} (table_elements_max)"
+                "tables of {total} elements exceed the limit of {TABLE_ELEMENTS_MAX} (table_elements_max)"
             )));
         }
+        self.elements = total;
         Ok(true)
+    }
+
+    fn instances(&self) -> usize {
+        CORE_INSTANCES_MAX
+    }
+
+    fn tables(&self) -> usize {
+        TABLES_MAX
+    }
+
+    fn memories(&self) -> usize {
+        MEMORIES_MAX
     }
 }
 
@@ -164,9 +212,11 @@ impl LoadedModule {
     /// Calls `describe` in an instance of its own.
     pub fn describe(&self, meta: Arc<OperatorMeta>) -> Result<lifecycle::Descriptor, CallError> {
         let mut store = new_store(self.pre.engine(), &meta);
+        store.set_hostcall_fuel(DESCRIPTOR_BYTES_MAX);
         let mut env = Box::new(OperatorEnv::new(Arc::clone(&meta), None, Default::default()));
         env.begin(Phase::Describe, 0);
         store.data_mut().env = Some(env);
+        set_deadline(&mut store, meta.limits.call_deadline_ms);
         let instance = self.pre.instantiate(&mut store).map_err(|e| CallError::died(&e, &meta))?;
         let guest = self.lifecycle.load(&mut store, &instance).map_err(|e| CallError::died(&e, &meta))?;
         guest.call_describe(&mut store).map_err(|e| CallError::died(&e, &meta))
@@ -176,12 +226,38 @@ impl LoadedModule {
 fn new_store(engine: &wasmtime::Engine, meta: &Arc<OperatorMeta>) -> Store<GuestStore> {
     let mut store = Store::new(engine, GuestStore::new(Arc::clone(meta)));
     store.limiter(|data| &mut data.memory);
-    store.set_epoch_deadline(WasmEngine::deadline_ticks(meta.limits.call_deadline_ms));
+    store.set_hostcall_fuel(meta.limits.crossing_bytes_max());
+    store.set_max_component_handles(HANDLES_PER_LIMIT * meta.limits.handles_max);
+    store.epoch_deadline_callback(|mut store| store.data_mut().at_deadline());
     store
 }
 
 /// Stands between what a message says and the frames of the guest.
 const BACKTRACE: &str = "\nwasm backtrace:";
+
+/// Handles of the contract and of WASI are counted by us; those of resources that a component makes for itself by the engine.
+const HANDLES_PER_LIMIT: usize = 4;
+
+/// The call goes on for so long before the host looks whether anybody still waits for it.
+const LOOK_TICKS: u64 = 10;
+
+/// Why a call that ran on was ended.
+#[derive(Debug, thiserror::Error)]
+enum Overdue {
+    #[error("the call ran longer than {0} ms (limits.deadline)")]
+    Deadline(u64),
+    #[error("the job is being stopped")]
+    Stopped,
+}
+
+/// Gives the call so much time, in pieces.
+fn set_deadline(store: &mut Store<GuestStore>, milliseconds: u64) {
+    let ticks = WasmEngine::deadline_ticks(milliseconds);
+    let first = ticks.min(LOOK_TICKS);
+    store.data_mut().ticks_left = ticks - first;
+    store.data_mut().deadline_ms = milliseconds;
+    store.set_epoch_deadline(first);
+}
 
 /// Why a call came to nothing. Its effects are gone already.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -194,6 +270,9 @@ pub enum CallError {
     Transient(String),
     #[error("{message}")]
     Died { how: Death, message: String },
+    /// Nobody waits for the answer any more.
+    #[error("the job is being stopped")]
+    Stopped,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -233,35 +312,58 @@ impl CallError {
     }
 
     fn died_of(error: &wasmtime::Error, meta: &OperatorMeta) -> Self {
-        if error.downcast_ref::<Trap>() == Some(&Trap::Interrupt) {
-            let limit = meta.limits.call_deadline_ms;
-            return Self::Died {
-                how: Death::Deadline,
-                message: format!("the call ran longer than {limit} ms (limits.deadline)"),
-            };
+        match error.downcast_ref() {
+            Some(Overdue::Stopped) => return Self::Stopped,
+            Some(overdue @ Overdue::Deadline(_)) => {
+                return Self::Died { how: Death::Deadline, message: overdue.to_string() };
+            }
+            None => {}
         }
+        let violated = |message: String| Self::Died { how: Death::Violation, message: cut(message) };
         if let Some(Violation(what)) = error.downcast_ref() {
-            return Self::Died { how: Death::Violation, message: what.clone() };
+            return violated(what.clone());
         }
         if let Some(state) = error.downcast_ref::<crate::state::StateError>() {
-            return Self::Died { how: Death::Violation, message: state.to_string() };
+            return violated(state.to_string());
         }
         if let Some(trap) = error.downcast_ref::<WasiTrap>() {
-            return Self::Died { how: Death::Violation, message: trap.to_string() };
+            return violated(trap.to_string());
         }
         // What the engine says on the way, without the backtrace that follows.
         let backtrace = error.downcast_ref::<WasmBacktrace>().map(ToString::to_string);
         let causes = error.chain().map(ToString::to_string).filter(|cause| Some(cause) != backtrace.as_ref());
-        Self::Died { how: Death::Trap, message: causes.collect::<Vec<_>>().join(": ") }
+        let message = causes.collect::<Vec<_>>().join(": ");
+        // The engine's errors for these have no types that one could ask for.
+        if message.contains("fuel allocated for hostcalls has been exhausted") {
+            let (limit, name) = match meta.operator.as_str() {
+                DESCRIBE => (DESCRIPTOR_BYTES_MAX, "descriptor_bytes_max"),
+                _ => (meta.limits.crossing_bytes_max(), "crossing_bytes_max"),
+            };
+            return violated(format!("the guest handed more than {limit} bytes to the host at once ({name})"));
+        }
+        if message.contains("instance count too high") {
+            return violated(format!("the component has more than {CORE_INSTANCES_MAX} core instances (core_instances_max)"));
+        }
+        Self::Died { how: Death::Trap, message: cut(message) }
     }
 
     fn failure(failure: types::Failure) -> Self {
         match failure {
-            types::Failure::BadRow(bad) => Self::BadRow { row: bad.row, reason: bad.reason },
-            types::Failure::Fatal(reason) => Self::Fatal(reason),
-            types::Failure::Transient(reason) => Self::Transient(reason),
+            types::Failure::BadRow(bad) => Self::BadRow { row: bad.row, reason: cut(bad.reason) },
+            types::Failure::Fatal(reason) => Self::Fatal(cut(reason)),
+            types::Failure::Transient(reason) => Self::Transient(cut(reason)),
         }
     }
+}
+
+/// What a guest says as a reason, and names of its functions in a backtrace, may be of any length.
+fn cut(mut text: String) -> String {
+    let end = text.floor_char_boundary(REASON_BYTES_MAX);
+    if end < text.len() {
+        text.truncate(end);
+        text.push_str("… (cut)");
+    }
+    text
 }
 
 struct Live {
@@ -279,6 +381,8 @@ pub struct WasmOperator {
     module: LoadedModule,
     live: Option<Live>,
     env: Option<Box<OperatorEnv>>,
+    /// A new instance for every call.
+    amnesia: bool,
     /// Calls so far: part of the seed of the guest's random numbers.
     calls: u64,
     /// The most linear memory that any instance had after a call.
@@ -298,7 +402,22 @@ pub struct RejectedRow {
 
 impl WasmOperator {
     pub fn new(module: LoadedModule, env: OperatorEnv) -> Self {
-        Self { module, live: None, env: Some(Box::new(env)), calls: 0, memory_peak: 0, instances: 0, slots: Vec::new() }
+        Self {
+            module,
+            live: None,
+            env: Some(Box::new(env)),
+            amnesia: false,
+            calls: 0,
+            memory_peak: 0,
+            instances: 0,
+            slots: Vec::new(),
+        }
+    }
+
+    /// With a new instance for every call: an operator that keeps anything in its instance gives other results.
+    pub fn with_amnesia(mut self, amnesia: bool) -> Self {
+        self.amnesia = amnesia;
+        self
     }
 
     pub fn env(&mut self) -> &mut OperatorEnv {
@@ -334,6 +453,9 @@ impl WasmOperator {
         let mut env = self.env.take().expect("BUG: the environment is in a store outside of a call");
         env.begin(Phase::Start, 0);
         store.data_mut().env = Some(env);
+        // Instantiation runs guest code too: both share their time. A tight deadline is meant for calls; that a new instance comes
+        // late on a busy machine is nobody's fault, and would fail the job.
+        set_deadline(&mut store, meta.limits.call_deadline_ms.max(START_DEADLINE_MS_MIN));
         let started = self.start_in(&mut store, &meta);
         wasi::finish_call(store.data_mut());
         let mut env = store.data_mut().env.take().expect("BUG: the store lost the environment");
@@ -386,14 +508,16 @@ impl WasmOperator {
         let data = live.store.data_mut();
         data.wasi.begin_call(processing_time, wasi::seed(&meta.job, &meta.operator, meta.task_index, self.calls));
         data.env = Some(env);
-        live.store.set_epoch_deadline(WasmEngine::deadline_ticks(meta.limits.call_deadline_ms));
+        set_deadline(&mut live.store, meta.limits.call_deadline_ms);
         let answer = call(&live.guest, &mut live.store);
         wasi::finish_call(live.store.data_mut());
         self.memory_peak = self.memory_peak.max(live.store.data().memory.used);
         self.env = live.store.data_mut().env.take();
         match answer {
             Ok(answer) => {
-                self.live = Some(live);
+                if !self.amnesia {
+                    self.live = Some(live);
+                }
                 answer.map_err(CallError::failure)
             }
             // The instance is dropped here: what a trap left in its memory is of no use to anyone.
@@ -435,8 +559,19 @@ impl WasmOperator {
         self.slots = batch.slots;
         // A call that failed is rolled back already.
         let rejected = check_rejected(answer?, count, "batch").inspect_err(|_| self.env().rollback())?;
-        self.env().commit();
+        self.conclude(&rows.bytes)?;
         Ok(rejected)
+    }
+
+    /// The guest's answer is good, and so must be the sum of what it did.
+    fn conclude(&mut self, batch: &[u8]) -> Result<(), CallError> {
+        let env = self.env();
+        if let Err(Violation(message)) = env.check(batch) {
+            env.rollback();
+            return Err(CallError::Died { how: Death::Violation, message });
+        }
+        env.commit();
+        Ok(())
     }
 
     /// The same for a guest that takes one record.
@@ -453,12 +588,17 @@ impl WasmOperator {
             Guest::Record(guest) => guest.call_process(store, input, &record, moment),
             Guest::Batch(_) => unreachable!("BUG: a record for a guest that takes batches"),
         })?;
-        self.env().commit();
-        Ok(())
+        let mut bytes = Vec::new();
+        // Only a guest that forwards asks for the row once more.
+        if self.env().outputs.forwards() {
+            row.write(&mut bytes);
+        }
+        self.conclude(&bytes)
     }
 
     /// Fires the timers that the state has laid ready with `begin_timers`.
     pub fn call_timers(&mut self, now: CallTime, due: &batch_processing::DueTimers) -> Result<Vec<RejectedRow>, CallError> {
+        self.start()?;
         let count = due.slots.len() as u32;
         self.env().begin(Phase::Timers, 0);
         if !self.takes_batches() {
@@ -470,7 +610,7 @@ impl WasmOperator {
                 }
                 Guest::Batch(_) => unreachable!("BUG: the guest changed its world"),
             })?;
-            self.env().commit();
+            self.conclude(&[])?;
             return Ok(Vec::new());
         }
         let answer = self.call(now.processing_time, |guest, store| match guest {
@@ -478,7 +618,7 @@ impl WasmOperator {
             Guest::Record(_) => unreachable!("BUG: the guest changed its world"),
         })?;
         let rejected = check_rejected(answer, count, "timers").inspect_err(|_| self.env().rollback())?;
-        self.env().commit();
+        self.conclude(&[])?;
         Ok(rejected)
     }
 
@@ -510,7 +650,7 @@ fn check_rejected(rejected: Vec<types::RejectedRow>, count: u32, of: &str) -> Re
     if rejected.is_empty() {
         return Ok(Vec::new());
     }
-    let mut rows: Vec<RejectedRow> = rejected.into_iter().map(|r| RejectedRow { row: r.row, reason: r.reason }).collect();
+    let mut rows: Vec<RejectedRow> = rejected.into_iter().map(|r| RejectedRow { row: r.row, reason: cut(r.reason) }).collect();
     rows.sort_by_key(|r| r.row);
     rows.dedup_by_key(|r| r.row);
     match rows.last() {

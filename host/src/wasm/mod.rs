@@ -2,6 +2,7 @@
 //!
 //! * [`engine`]: one engine for a host, with the tick that keeps deadlines;
 //! * [`inspect`]: what a component is and declares, at upload;
+//! * [`worker`]: the compiler in a process of its own, so that no component can eat the host;
 //! * [`instance`]: calls into a running one;
 //! * [`imports`] and [`wasi`]: what a guest can reach, and nothing else.
 
@@ -13,15 +14,18 @@ mod handle;
 mod imports;
 pub mod inspect;
 pub mod instance;
+mod log_rate;
 pub mod self_test;
 pub mod wasi;
+pub mod worker;
 
 use engine::WasmEngine;
 use instance::GuestStore;
+use serde::{Deserialize, Serialize};
 use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 
 /// Why a component can't be an operator.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error, Serialize, Deserialize)]
 pub enum ModuleError {
     #[error("{0}")]
     NotAComponent(String),
@@ -35,6 +39,17 @@ pub enum ModuleError {
     DescribeFailed(String),
     #[error("what `describe` declares is wrong: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     BadDescriptor(Vec<tidegate_core::problem::Problem>),
+    #[error("the component declares more than an operator can have: {0}")]
+    DeclaresTooMuch(String),
+    #[error("the compiler needed more than {seconds} s for the component (compile_seconds_max)")]
+    CompileTooLong { seconds: u64 },
+    #[error("the compiler needed more than {bytes} bytes of memory for the component (compile_memory_bytes_max)")]
+    CompileTooLarge { bytes: u64 },
+    #[error("the compiler crashed over the component: {0}")]
+    CompilerCrashed(String),
+    /// Nothing is known of the component.
+    #[error("the compiler can't be run: {0}")]
+    NoCompiler(String),
 }
 
 /// Links everything a component may import, and refuses the rest by name.

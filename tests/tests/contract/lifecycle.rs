@@ -41,6 +41,28 @@ fn start_is_called_once_in_each_instance_before_anything_else() {
 }
 
 #[test]
+fn with_amnesia_what_a_guest_keeps_in_its_instance_shows_in_its_results() {
+    let mut guest = Setup::new("contract").option("case", "calls").amnesia().start();
+    let mut calls = || guest.ok(&[row("a", "")]).reported("calls").concat();
+    assert_eq!([calls(), calls(), calls()], ["1", "1", "1"], "an honest operator gives the same results with and without");
+}
+
+#[test]
+fn state_and_timers_are_the_same_with_amnesia() {
+    for case in ["value-column", "map-many", "list-many", "reducing-many", "timers-event"] {
+        let setup = || Setup::new("contract").option("case", case);
+        let (mut usual, mut forgetful) = (setup().start(), setup().amnesia().start());
+        for round in 0..3 {
+            let rows = [row("a", "1").at(round), row("b", "2").at(round), row("a", "3").at(round)];
+            assert_eq!(usual.ok(&rows), forgetful.ok(&rows), "{case}");
+        }
+        let late = tidegate::state::CallTime { watermark: i64::MAX, ..NOW };
+        let fire = |guest: &mut tidegate_tests::guest::Guest| guest.fire(TimeDomain::EventTime, late).expect("timers fire");
+        assert_eq!(fire(&mut usual), fire(&mut forgetful), "{case}");
+    }
+}
+
+#[test]
 fn a_start_that_fails_says_why() {
     let start = |case: &str| {
         let setup = Setup::new("contract").option("case", case).limits(|limits| limits.call_deadline_ms = 100);

@@ -2,6 +2,7 @@
 
 use crate::contract;
 use tidegate::wasm::instance::Death;
+use tidegate_core::state_schema::TimeDomain;
 use tidegate_tests::guest::{MAIN, Setup};
 use tidegate_tests::logged::logged;
 use tidegate_tests::rows::row;
@@ -17,6 +18,11 @@ const REFUSED: &[(&str, &str)] = &[
     ("emit-reserved-flags", "row 0 has reserved flag bits set"),
     ("emit-tombstone-with-value", "row 0 is a tombstone with a value of 1 bytes"),
     ("emit-bad-headers", "the headers of row 0 do not add up"),
+    ("emit-many-headers", "row 0 has more headers than the limit of 1000 (headers_max)"),
+    (
+        "emit-long-header-name",
+        "the name of a header of row 0 has 1025 bytes, which exceeds the limit of 1024 (header_name_bytes_max)",
+    ),
     ("emit-huge-length", "value_bytes_max"),
     ("emit-huge-key", "key_bytes_max"),
     ("emit-huge-value", "value_bytes_max"),
@@ -53,6 +59,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("list-value-too-large", "state_value_bytes_max"),
     ("list-get-too-many", "scan_entries_max"),
     ("timers-too-many", "timers_per_call_max"),
+    ("timers-of-one-key", "a key would have 10001 timers, which exceeds the limit of 10000 (timers_per_key_max)"),
     ("metrics-too-many", "metrics_max"),
     ("metric-name-too-long", "name_bytes_max"),
     ("metric-name-wrong", "a name that is not allowed"),
@@ -106,7 +113,47 @@ fn limits_are_those_of_the_operator() {
     assert!(limited("emit-too-much", |limits| limits.output_bytes_max = 2 << 20).contains("limit of 2097152 (output_bytes_max)"));
     assert!(limited("value-too-large", |limits| limits.state_value_bytes_max = 9).contains("limit of 9 (state_value_bytes_max)"));
     assert!(limited("timers-too-many", |limits| limits.timers_per_call_max = 7).contains("limit is 7 (timers_per_call_max)"));
+    let forwarded = limited("forward-one-row-often", |limits| limits.output_bytes_max = 1000);
+    assert!(forwarded.contains("which exceeds the limit of 1000 (output_bytes_max)"), "{forwarded}");
+    assert!(limited("timers-of-one-key", |limits| limits.timers_per_key_max = 9).contains("limit of 9 (timers_per_key_max)"));
     assert!(limited("allocate", |limits| limits.memory_bytes_max = 3 << 20).contains("limit of 3145728 (limits.memory)"));
+}
+
+#[test]
+fn an_entry_that_is_written_again_and_again_is_not_remembered_without_end() {
+    let mut guest = Setup::new("contract").option("case", "map-rewrite").limits(|it| it.call_deadline_ms = 60_000).start();
+    let (how, message) = guest.dies(&[row("a", "bad")]);
+    assert_eq!(how, Death::Violation, "{message}");
+    assert!(message.contains("which exceeds the limit of 268435456 (undo_bytes_max)"), "{message}");
+    assert_eq!(guest.state().live_entries(), 0);
+    guest.ok(&[row("a", "good")]);
+}
+
+#[test]
+fn timers_of_a_key_are_counted_as_they_stand_when_the_call_is_over() {
+    let mut guest = contract("timers-set-again");
+    guest.ok(&[row("a", "bad")]);
+    assert_eq!(guest.state().timer_count(TimeDomain::EventTime), 0);
+    assert_eq!(guest.state().timer_count(TimeDomain::ProcessingTime), 9000);
+    // The same ones again are no more than they were.
+    guest.ok(&[row("a", "bad")]);
+    // Those of another key are none of this one's.
+    guest.ok(&[row("b", "bad")]);
+    assert_eq!(guest.state().timer_count(TimeDomain::ProcessingTime), 18_000);
+}
+
+#[test]
+fn a_forwarded_row_counts_with_its_bytes() {
+    let mut guest = contract("forward-one-row-often");
+    assert_eq!(guest.ok(&[row("a", "bad")]).on(MAIN).len(), 1000, "within the limit a row may be forwarded any number of times");
+}
+
+#[test]
+fn the_log_of_a_task_is_bounded_in_a_second_whatever_the_number_of_its_calls() {
+    let mut guest = Setup::new("contract").option("case", "log-too-many").limits(|it| it.log_lines_per_second_max = 7).start();
+    let lines = logged(|| (0..3).for_each(|_| drop(guest.ok(&[row("a", "bad")]))));
+    assert!((7..=7 * 60).contains(&lines.len()), "{} lines", lines.len());
+    assert_eq!(guest.operator.env().log_lines_dropped, 3000 - lines.len() as u64);
 }
 
 #[test]

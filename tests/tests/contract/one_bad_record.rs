@@ -1,14 +1,16 @@
 //! The operator of a task: one bad record costs itself and nothing else of its batch, however it is bad.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tidegate::connector::dead_letter::DeadLetterKind;
 use tidegate::metrics::TaskMetrics;
 use tidegate::task::TaskError;
 use tidegate::task::operator::{Logic, OperatorNode, Outcome};
+use tidegate::wasm::instance::CallError;
 use tidegate_core::job_graph::spec::OnError;
 use tidegate_core::row::first;
 use tidegate_core::state_schema::TimeDomain::EventTime;
-use tidegate_tests::guest::{MAIN, Setup};
+use tidegate_tests::guest::{MAIN, NOW, Setup};
 use tidegate_tests::rows::{self, TestRow, row};
 
 pub fn node(package: &str, case: &str, on_error: OnError) -> OperatorNode {
@@ -89,6 +91,32 @@ fn all_other_records_of_the_batch_count_in_their_order() {
             assert_eq!(node.metrics.rejected.get(), bad.len() as u64, "{case}");
         }
     }
+}
+
+#[test]
+fn one_record_that_spins_in_a_thousand_costs_a_few_deadlines() {
+    for at in [0, 511, 777, 1023] {
+        let mut node = node("contract", "spin", OnError::DeadLetter);
+        let value = |i: usize| if i == at { "bad".to_owned() } else { i.to_string() };
+        let all: Vec<TestRow> = (0..1024).map(|i| row("a", value(i)).at(i as i64)).collect();
+        let mut outcome = Outcome::default();
+        node.process(0, rows::batch(&all), &mut outcome).expect("the batch counts");
+        assert_eq!((outcome.culprits.len(), main_output(&outcome).len()), (1, 1023));
+        // Each call that misses its deadline halves what is left: ten halvings, and the record alone.
+        let (spun, calls) = (node.metrics.traps.get(), node.metrics.guest_calls.get());
+        assert!((1..=11).contains(&spun) && calls <= 32, "record {at}: {spun} deadlines, {calls} calls");
+    }
+}
+
+#[test]
+fn a_call_that_nobody_waits_for_is_ended_before_its_deadline() {
+    let (mut operator, _) = Setup::new("contract").option("case", "spin").limits(|it| it.call_deadline_ms = 600_000).operator();
+    let stopped = Arc::clone(&operator.env().stopped);
+    std::thread::scope(|scope| {
+        let running = scope.spawn(move || operator.call_batch(0, &mut rows::batch(&[row("a", "bad")]), NOW));
+        stopped.store(true, Ordering::Relaxed);
+        assert_eq!(running.join().expect("no panic"), Err(CallError::Stopped));
+    });
 }
 
 #[test]

@@ -43,6 +43,7 @@ const LIMITS: &[Limit] = &[
     Limit { key: "scan_entries", unit: Unit::Count, least: 1, most: 1 << 20, set: |l, v| l.scan_entries_max = v as u32 },
     Limit { key: "list_elements", unit: Unit::Count, least: 1, most: 1 << 24, set: |l, v| l.list_elements_max = v as u32 },
     Limit { key: "timers_per_call", unit: Unit::Count, least: 0, most: 1 << 20, set: |l, v| l.timers_per_call_max = v as u32 },
+    Limit { key: "timers_per_key", unit: Unit::Count, least: 1, most: 1 << 24, set: |l, v| l.timers_per_key_max = v as u32 },
     Limit { key: "timer_rounds", unit: Unit::Count, least: 1, most: 1 << 20, set: |l, v| l.timer_rounds_max = v as u32 },
     Limit {
         key: "log_lines_per_call",
@@ -52,6 +53,20 @@ const LIMITS: &[Limit] = &[
         set: |l, v| l.log_lines_per_call_max = v as u32,
     },
     Limit { key: "log_line_bytes", unit: Unit::Bytes, least: 64, most: MIB, set: |l, v| l.log_line_bytes_max = v as usize },
+    Limit {
+        key: "log_lines_per_second",
+        unit: Unit::Count,
+        least: 0,
+        most: 100_000,
+        set: |l, v| l.log_lines_per_second_max = v as u32,
+    },
+    Limit {
+        key: "log_bytes_per_second",
+        unit: Unit::Bytes,
+        least: 64,
+        most: 64 * MIB,
+        set: |l, v| l.log_bytes_per_second_max = v as usize,
+    },
     Limit { key: "metrics", unit: Unit::Count, least: 0, most: 1000, set: |l, v| l.metrics_max = v as u32 },
 ];
 

@@ -11,8 +11,8 @@ pub use super::fields::name_problem;
 use super::fields::{Problems, Table, node_path, shown};
 use super::guest_limits;
 use super::spec::{
-    BatchSpec, CheckpointSpec, Delivery, ErrorsSpec, JobSpec, KeySpec, OnError, OperatorSpec, PortRef, RestartSpec, SinkSpec,
-    SourceSpec, WatermarkSpec,
+    BatchSpec, CheckpointSpec, Delivery, ErrorsSpec, JobLimits, JobSpec, KeySpec, OnError, OperatorSpec, PortRef, RestartSpec,
+    SinkSpec, SourceSpec, WatermarkSpec,
 };
 use crate::limits::{ERRORS_PER_MS, GuestLimits, KEY_FIELDS_MAX, NAME_BYTES_MAX, NODE_INPUTS_MAX};
 use crate::problem::{self, Problem};
@@ -42,6 +42,7 @@ pub(super) fn read_job(job: &Value) -> (JobSpec, Vec<Problem>) {
     let checkpoint = table.table("checkpoint").map(read_checkpoint).unwrap_or_default();
     let restart = table.table("restart").map(read_restart).unwrap_or_default();
     let batch = table.table("batch").map(read_batch).unwrap_or_default();
+    let limits = table.table("limits").map(read_limits).unwrap_or_default();
     let node = |kind: &str, index: usize, map| {
         let name = Map::get(map, "name").and_then(Value::as_str).unwrap_or_default();
         Table::new(node_path(kind, index, name), map, &problems)
@@ -50,7 +51,7 @@ pub(super) fn read_job(job: &Value) -> (JobSpec, Vec<Problem>) {
     let operators = table.tables("operator").into_iter().map(|(i, map)| read_operator(node("operator", i, map))).collect();
     let sinks = table.tables("sink").into_iter().map(|(i, map)| read_sink(node("sink", i, map))).collect();
     table.refuse_unknown();
-    let spec = JobSpec { name, delivery, key_groups, checkpoint, restart, batch, sources, operators, sinks };
+    let spec = JobSpec { name, delivery, key_groups, checkpoint, restart, batch, limits, sources, operators, sinks };
     (spec, problems.into_inner())
 }
 
@@ -152,6 +153,13 @@ fn read_batch(mut table: Table<'_>) -> BatchSpec {
     };
     table.refuse_unknown();
     batch
+}
+
+fn read_limits(mut table: Table<'_>) -> JobLimits {
+    let default = JobLimits::default();
+    let limits = JobLimits { state_bytes_max: table.bytes("state_bytes").unwrap_or(default.state_bytes_max) };
+    table.refuse_unknown();
+    limits
 }
 
 fn read_source(mut table: Table<'_>) -> SourceSpec {
@@ -400,6 +408,15 @@ mod tests {
         input = ["delays", "delays.late"]
         path = "out"
     "#;
+
+    #[test]
+    fn limits_of_the_whole_job_have_a_table_of_their_own() {
+        let limits = |text: &str| parse_job(&from_toml(&format!("name = 'j'\n{text}"))).map(|job| job.limits.state_bytes_max);
+        assert_eq!(limits(""), Ok(JobLimits::default().state_bytes_max));
+        assert_eq!(limits("[limits]\nstate_bytes = '2GiB'"), Ok(2 << 30));
+        let problems = limits("[limits]\nmemory = '2GiB'").unwrap_err();
+        assert_eq!(problems[0].to_string(), "limits.memory: is not a known key; known here are state_bytes");
+    }
 
     #[test]
     fn the_job_file_of_the_documentation_is_read() {

@@ -3,7 +3,8 @@
 use super::spec::{CheckpointSpec, JobSpec, RestartSpec};
 use crate::limits::{
     BATCH_BYTES, BATCH_LINGER_MS, BATCH_ROWS, CHECKPOINT_INTERVAL_MS, CHECKPOINT_MAX_CONCURRENT, CHECKPOINT_MIN_PAUSE_MS,
-    CHECKPOINT_RETAINED, CHECKPOINT_TIMEOUT_MS, KEY_GROUPS_MAX, RESTART_ATTEMPTS, RESTART_DELAY_MS, RESTART_RESET_AFTER_MS,
+    CHECKPOINT_RETAINED, CHECKPOINT_TIMEOUT_MS, JOB_STATE_BYTES, KEY_GROUPS_MAX, RESTART_ATTEMPTS, RESTART_DELAY_MS,
+    RESTART_RESET_AFTER_MS,
 };
 use crate::problem::Problem;
 use crate::units::{format_bytes, format_duration_ms};
@@ -16,6 +17,13 @@ pub(super) fn check(spec: &JobSpec, problems: &mut Vec<Problem>) {
     check_count("batch.rows", spec.batch.rows_max, &BATCH_ROWS, problems);
     check_range("batch.bytes", spec.batch.bytes_max, &BATCH_BYTES, |bytes| quoted(format_bytes(*bytes as u64)), problems);
     check_duration("batch.linger", spec.batch.linger_ms, &BATCH_LINGER_MS, problems);
+    check_range(
+        "limits.state_bytes",
+        spec.limits.state_bytes_max,
+        &JOB_STATE_BYTES,
+        |bytes| quoted(format_bytes(*bytes)),
+        problems,
+    );
 }
 
 fn check_checkpoint(checkpoint: &CheckpointSpec, problems: &mut Vec<Problem>) {
@@ -148,6 +156,8 @@ mod tests {
             rows = 0
             bytes = '1GiB'
             linger = '2m'
+            [limits]
+            state_bytes = '1KiB'
         ";
         assert_eq!(
             problems(text),
@@ -165,6 +175,7 @@ mod tests {
                 "batch.rows = 0: must be 1 to 65536",
                 "batch.bytes = \"1GiB\": must be \"1KiB\" to \"16MiB\"",
                 "batch.linger = \"2m\": must be \"0s\" to \"1m\"",
+                "limits.state_bytes = \"1KiB\": must be \"1MiB\" to \"16TiB\"",
             ]
         );
     }

@@ -1,6 +1,6 @@
 //! A job as its author wrote it, after parsing. Units are resolved (milliseconds, bytes), names are not.
 
-use crate::limits::{GuestLimits, KEY_GROUPS_DEFAULT};
+use crate::limits::{GuestLimits, JOB_STATE_BYTES_DEFAULT, KEY_GROUPS_DEFAULT};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -42,6 +42,8 @@ pub struct JobSpec {
     pub checkpoint: CheckpointSpec,
     pub restart: RestartSpec,
     pub batch: BatchSpec,
+    #[serde(default)]
+    pub limits: JobLimits,
     pub sources: Vec<SourceSpec>,
     pub operators: Vec<OperatorSpec>,
     pub sinks: Vec<SinkSpec>,
@@ -135,6 +137,20 @@ impl Default for ErrorsSpec {
     /// disk with dead letters.
     fn default() -> Self {
         Self { max: Some(100_000), per_ms: 60_000, ratio: Some(0.5), ratio_min: 1000, bytes: Some(1 << 30) }
+    }
+}
+
+/// `[limits]` of the job as a whole; those of a guest stand with its operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct JobLimits {
+    /// Keyed state of all operators and tasks together.
+    pub state_bytes_max: u64,
+}
+
+impl Default for JobLimits {
+    fn default() -> Self {
+        Self { state_bytes_max: JOB_STATE_BYTES_DEFAULT }
     }
 }
 

@@ -28,6 +28,7 @@ mod tests;
 pub use output::{Stream, finish_call};
 pub use state::{WASI_OUTPUT_BYTES_PER_CALL_MAX, WASI_RANDOM_BYTES_MAX, WasiLimits, WasiState, seed};
 
+use tidegate_core::limits::FORBIDDEN_IMPORTS_SHOWN_MAX;
 use wasmtime::Engine;
 use wasmtime::component::types::{ComponentInstance, ComponentItem};
 use wasmtime::component::{Component, Linker};
@@ -42,15 +43,25 @@ pub trait WasiView {
 }
 
 /// Imports that no operator gets.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
 #[error(
     "the component imports what operators can't have: {}; allowed are tidegate:streaming and, answered without any power, \
      wasi:io, wasi:cli, wasi:clocks, wasi:random, wasi:filesystem and wasi:sockets at versions 0.2.x",
-    .names.join(", ")
+    shown(.names)
 )]
 pub struct ForbiddenImports {
     /// As the component imports them; `interface#item` where only one item of an interface is in the way.
     pub names: Vec<String>,
+}
+
+/// As many as somebody reads: a component may have a million imports with long names.
+fn shown(names: &[String]) -> String {
+    let cut = |name: &String| name.chars().take(200).collect::<String>();
+    let mut shown: Vec<String> = names.iter().take(FORBIDDEN_IMPORTS_SHOWN_MAX).map(cut).collect();
+    if names.len() > shown.len() {
+        shown.push(format!("and {} more", names.len() - shown.len()));
+    }
+    shown.join(", ")
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@ use crate::bindings::tidegate::streaming::logging::{Level, log};
 use crate::bindings::tidegate::streaming::metrics::{Counter, Gauge};
 use crate::bindings::tidegate::streaming::output::{emit, forward};
 use crate::bindings::tidegate::streaming::state::{ListState, MapState, ReducingState, ValueState};
-use crate::bindings::tidegate::streaming::timers::{set_timer, set_timers};
+use crate::bindings::tidegate::streaming::timers::{cancel_timer, set_timer, set_timers};
 use crate::bindings::tidegate::streaming::types::{Batch, BytesColumn, TimeDomain};
 use crate::{Answer, MAIN, has_bad, rows};
 
@@ -53,6 +53,21 @@ const CASES: &[Case] = &[
         rows::write(&mut row, b"k", Some(b"v"), 0, 0, &[9, 0, b'x']);
         emit(MAIN, 1, &row);
     }),
+    ("emit-many-headers", |_| {
+        let mut headers = Vec::new();
+        for _ in 0..1001 {
+            rows::header(&mut headers, "h", b"");
+        }
+        let mut row = Vec::new();
+        rows::write(&mut row, b"k", Some(b"v"), 0, 0, &headers);
+        emit(MAIN, 1, &row);
+    }),
+    ("emit-long-header-name", |_| {
+        let (mut headers, mut row) = (Vec::new(), Vec::new());
+        rows::header(&mut headers, &"n".repeat(1025), b"");
+        rows::write(&mut row, b"k", Some(b"v"), 0, 0, &headers);
+        emit(MAIN, 1, &row);
+    }),
     ("emit-huge-length", |_| {
         let mut row = one_row(b"k", b"v");
         row[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
@@ -80,6 +95,8 @@ const CASES: &[Case] = &[
             forward(MAIN, &indices);
         }
     }),
+    // A few bytes of indices, and as many copies of a row.
+    ("forward-one-row-often", |_| forward(MAIN, &[0; 1000])),
     // Slots.
     ("value-bad-slot", |batch| drop(ValueState::new("value").get(batch.key_count))),
     ("value-store-bad-slot", |batch| ValueState::new("value").store(&[batch.key_count], &column(b"v", &[0, 1]))),
@@ -120,6 +137,28 @@ const CASES: &[Case] = &[
             set_timer(0, TimeDomain::EventTime, time, 0);
         }
     }),
+    ("timers-of-one-key", |_| {
+        for time in 0..10_001 {
+            set_timer(0, TimeDomain::EventTime, time, 0);
+        }
+    }),
+    // Far more than a key may have, but the same ones again and again, and some that go at once.
+    ("timers-set-again", |_| {
+        for i in 0..30_000 {
+            set_timer(0, TimeDomain::EventTime, 1_000_000 + i % 9000, 0);
+        }
+        for i in 0..9000 {
+            cancel_timer(0, TimeDomain::EventTime, 1_000_000 + i, 0);
+            set_timer(0, TimeDomain::ProcessingTime, i64::MAX - i, 0);
+        }
+    }),
+    ("map-rewrite", |_| {
+        let (map, value) = (MapState::new("map"), vec![b'v'; MIB]);
+        for _ in 0..400 {
+            map.put(0, b"k", &value);
+        }
+    }),
+    ("list-grow", |_| ListState::new("list").add(0, &vec![b'v'; MIB])),
     ("log-too-many", |_| {
         for line in 0..1000 {
             log(Level::Info, &format!("line {line}"), &[]);
