@@ -114,7 +114,10 @@ fn job_file(bytes: &[u8]) {
         match parse_job(&value) {
             Ok(job) => {
                 let form = serde_json::to_value(&job).expect("a job is JSON");
-                assert_eq!(serde_json::from_value::<tidegate_core::job_graph::spec::JobSpec>(form).expect("reads its own form"), job);
+                assert_eq!(
+                    serde_json::from_value::<tidegate_core::job_graph::spec::JobSpec>(form).expect("reads its own form"),
+                    job
+                );
                 job.sources.iter().for_each(check_source);
                 job.sinks.iter().for_each(check_sink);
             }
@@ -438,9 +441,43 @@ fn text(bytes: &[u8]) {
 // ---- bending ------------------------------------------------------------------------------------------------------------------------
 
 const WORDS: &[&[u8]] = &[
-    b"\"", b"{", b"}", b"[", b"]", b",", b":", b"\n", b"\r\n", b"\0", b"\xff\xff\xff\xff", b"\\u0000", b"\\ud800", b"null", b"true", b"-1",
-    b"0", b"1e999", b"18446744073709551615", b"9223372036854775807", b"-9223372036854775808", b"4294967296", b"/", b"~", b"\xef\xbb\xbf", b"off", b"[[",
-    b"{}", b"[]", b"\"\"", b"=", b"'", b"#", b"\x80", b"1.7976931348623157e308", b"<", b">",
+    b"\"",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b":",
+    b"\n",
+    b"\r\n",
+    b"\0",
+    b"\xff\xff\xff\xff",
+    b"\\u0000",
+    b"\\ud800",
+    b"null",
+    b"true",
+    b"-1",
+    b"0",
+    b"1e999",
+    b"18446744073709551615",
+    b"9223372036854775807",
+    b"-9223372036854775808",
+    b"4294967296",
+    b"/",
+    b"~",
+    b"\xef\xbb\xbf",
+    b"off",
+    b"[[",
+    b"{}",
+    b"[]",
+    b"\"\"",
+    b"=",
+    b"'",
+    b"#",
+    b"\x80",
+    b"1.7976931348623157e308",
+    b"<",
+    b">",
 ];
 
 fn bend(random: &mut Random, seeds: &[Vec<u8>]) -> Vec<u8> {
@@ -472,7 +509,8 @@ fn bend(random: &mut Random, seeds: &[Vec<u8>]) -> Vec<u8> {
                 bytes.extend_from_slice(&other[from..]);
             }
             _ => {
-                let number = [0, 1, u64::from(u16::MAX), u64::from(u32::MAX), u64::MAX, 1 << 31, 1 << 24][random.below(7) as usize];
+                let number =
+                    [0, 1, u64::from(u16::MAX), u64::from(u32::MAX), u64::MAX, 1 << 31, 1 << 24][random.below(7) as usize];
                 for (byte, new) in bytes.iter_mut().skip(at).zip(number.to_le_bytes()) {
                     *byte = new;
                 }

@@ -1,11 +1,11 @@
 //! What a job has left on disk, whether it runs or not: savepoints and dead letters.
 
 use super::dead_letters;
+use super::replay_log::EntryKind;
 use super::runtime::SharedRuntime;
 use crate::api::{DeadLetter, DeadLetterPage, DeadLetterQuery, LetterState, ReplayRequest, ReplayView, SavepointInfo};
 use crate::checkpoint_store::{CheckpointStore, Savepoint, StoreError};
 use crate::connector::dead_letter;
-use super::replay_log::EntryKind;
 use crate::job_manager::{JobArchive, JobError, ReplayError};
 use crate::job_store::StoredJob;
 use crate::task::snapshot::explain;
@@ -115,7 +115,8 @@ impl JobArchive for SharedRuntime {
             let page = read.await.map_err(|e| JobError::new(&attempted, e))?.map_err(|e| JobError::new(&attempted, e))?;
             // Letters can be read whatever became of the checkpoints.
             let states = self.letter_states(job).await;
-            let states = states.inspect_err(|error| tracing::warn!(job = %job.name, %error, "dead letters are shown without state"));
+            let states =
+                states.inspect_err(|error| tracing::warn!(job = %job.name, %error, "dead letters are shown without state"));
             let state = |id: &str| states.as_ref().ok().map(|states| states.of(id));
             Ok(DeadLetterPage {
                 dead_letters: page.letters.iter().map(|letter| shown(letter, state(&letter.id))).collect(),

@@ -10,8 +10,8 @@
 //! * a task starts with exactly the state, the positions and the watermark of the restored checkpoint.
 
 use super::dead_letters::DeadLetterLane;
-use super::replay_log::ReplayLog;
 use super::plan::JobPlan;
+use super::replay_log::ReplayLog;
 use super::restore::Sinks;
 use super::splits::SplitNames;
 use super::status::TaskView;
@@ -224,7 +224,8 @@ impl Builder<'_> {
         // A number of its own among all tasks of the job: it becomes part of a file's name.
         let number = graph.vertices[..id.vertex as usize].iter().map(|v| v.parallelism).sum::<u32>() + id.index;
         let dead_letters = self.dead_letters.writer(number).map_err(|e| TaskError::connector("dead letters", &e))?;
-        let lane = DeadLetterLane::new(job.clone(), id, dead_letters, Arc::clone(names), self.plan.operator_modules(), self.attempt);
+        let lane =
+            DeadLetterLane::new(job.clone(), id, dead_letters, Arc::clone(names), self.plan.operator_modules(), self.attempt);
         let of_nodes = vertex.nodes.iter().map(|node| match node.kind {
             execution::NodeKind::Operator(_) => errors.get(&node.name).cloned(),
             _ => None,

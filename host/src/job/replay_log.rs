@@ -181,7 +181,11 @@ impl ReplayLog {
         for _ in 0..=at.letter {
             read_line(&mut reader).map_err(|e| format!("{}: {e}", path.display()))?;
         }
-        Ok(OpenEntry { reader: Some(reader), left: head.letters.saturating_sub(at.letter), rewinds: self.rewinds_after(at.entry) })
+        Ok(OpenEntry {
+            reader: Some(reader),
+            left: head.letters.saturating_sub(at.letter),
+            rewinds: self.rewinds_after(at.entry),
+        })
     }
 
     /// What was asked for about each letter, the last word of each: entry, place in it, key group, operator.

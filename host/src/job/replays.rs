@@ -54,7 +54,8 @@ impl LetterStates {
             return state(LetterStateName::Discarded, request, None);
         }
         let has_read = |splits: &[SplitSnapshot]| {
-            !Progress::restored(&self.job_id, &requested.operator, 0..self.key_groups, splits).wants(requested.group, requested.at)
+            !Progress::restored(&self.job_id, &requested.operator, 0..self.key_groups, splits)
+                .wants(requested.group, requested.at)
         };
         let replayed = self.completed.iter().rev().take_while(|(_, splits)| has_read(splits)).last();
         match replayed {

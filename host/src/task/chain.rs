@@ -201,10 +201,7 @@ impl Chain {
         let to = self.edges[edge].to_node.clone();
         for bad in std::mem::take(&mut self.keyless) {
             let KeylessPolicy { on_error, input, errors } = &self.keyless_policies[edge];
-            let culprit = Culprit {
-                input: *input,
-                ..Culprit::unasked(DeadLetterKind::Key, bad.reason, bad.row, bad.origin)
-            };
+            let culprit = Culprit { input: *input, ..Culprit::unasked(DeadLetterKind::Key, bad.reason, bad.row, bad.origin) };
             let reason = culprit.reason.clone();
             let mut bytes = 0;
             match on_error {

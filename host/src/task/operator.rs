@@ -278,7 +278,9 @@ impl OperatorNode {
         }
         let failed = (self.on_error == OnError::Fail).then(|| {
             let name = &self.name;
-            TaskError::Fatal(format!("operator {name} could not process a record and its policy is on_error = \"fail\": {reason}"))
+            TaskError::Fatal(format!(
+                "operator {name} could not process a record and its policy is on_error = \"fail\": {reason}"
+            ))
         });
         let (instance, call) = match &self.logic {
             Logic::Wasm(guest) => guest.served(),

@@ -6,10 +6,10 @@
 //! * a watermark goes out after the rows that it speaks of;
 //! * watermarks are counted in batches, not in wall time, so that the same input gives the same stream again.
 
-use super::chain::Chain;
-use super::operator::Culprit;
 use super::TaskError;
+use super::chain::Chain;
 use super::errors::NodeErrors;
+use super::operator::Culprit;
 use crate::connector::dead_letter::DeadLetterKind;
 use crate::connector::{BadRecord, BatchLimits, SourceBatch, SourceReader, SourceStatus};
 use crate::job::splits::SplitNames;

@@ -7,8 +7,8 @@
 
 use super::chain::Chain;
 use super::gate::{Gate, Received};
-use super::snapshot::AsyncPart;
 use super::replay::ReplayReader;
+use super::snapshot::AsyncPart;
 use super::source::SourceDriver;
 use super::{Barrier, Control, Element, Report, TaskError};
 use crate::metrics::TaskMetrics;

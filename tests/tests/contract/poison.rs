@@ -117,8 +117,7 @@ fn random_bad_rows_leave_outputs_order_and_state_as_if_they_had_never_been() {
                 told.sort_by_key(|(_, position)| *position);
                 let expected_told: Vec<_> = bad.iter().map(|(n, kind)| (*kind, *n)).collect();
                 assert_eq!(told, expected_told, "{} round {round}", world.package);
-                let good: Vec<_> =
-                    (0..).zip(batch).filter(|(n, _)| !bad.contains_key(n)).map(|(_, row)| row).collect();
+                let good: Vec<_> = (0..).zip(batch).filter(|(n, _)| !bad.contains_key(n)).map(|(_, row)| row).collect();
                 if !good.is_empty() {
                     assert_eq!(run(&mut without, &good, &mut expected), [], "{}", world.package);
                 }
@@ -133,8 +132,7 @@ fn random_bad_rows_leave_outputs_order_and_state_as_if_they_had_never_been() {
 fn random_bad_timers_are_taken_out_and_the_others_fire_in_their_order() {
     let mut random = Random::from_env();
     for round in 0..12 {
-        let (mut with, mut without) =
-            (node("sdk-script", "", OnError::DeadLetter), node("sdk-script", "", OnError::Fail));
+        let (mut with, mut without) = (node("sdk-script", "", OnError::DeadLetter), node("sdk-script", "", OnError::Fail));
         let mut bad = Vec::new();
         let (mut batch, mut good) = (Vec::new(), Vec::new());
         for n in 0..200_u64 {

@@ -130,7 +130,10 @@ fn letters_tell_all_that_is_known_and_come_back_once_whatever_is_killed() {
         let wrong = input.bad[&record];
         assert_eq!(kind, if wrong == "reject" { "rejected" } else { wrong }, "{letter}");
         assert!(told.insert(record, kind).is_none(), "record {record} is told twice");
-        assert_eq!((&letter["job"], &letter["operator"], &letter["module"]), (&json!("poison"), &json!("contract"), &json!("contract@1.0.0")));
+        assert_eq!(
+            (&letter["job"], &letter["operator"], &letter["module"]),
+            (&json!("poison"), &json!("contract"), &json!("contract@1.0.0"))
+        );
         assert_eq!((&letter["digest"], &letter["source"], &letter["input"]), (&digest, &json!("lines"), &json!(0)));
         assert_eq!(letter["value"], json!(input.lines[record as usize]));
         assert!(letter["split"].as_str().is_some_and(|split| split.ends_with("lines.jsonl")), "{letter}");
@@ -200,8 +203,11 @@ fn a_running_job_takes_letters_back_and_one_that_fails_again_names_the_old_one()
     host.put_job(&job);
     let letters = |count: usize| {
         until("letters are committed", PATIENCE, || {
-            let letters: Vec<_> =
-                host.dead_letters("poison").into_iter().filter(|letter| letter["kind"] == "trap" && letter["timer"].is_null()).collect();
+            let letters: Vec<_> = host
+                .dead_letters("poison")
+                .into_iter()
+                .filter(|letter| letter["kind"] == "trap" && letter["timer"].is_null())
+                .collect();
             if letters.len() == count { Ok(letters) } else { Err(format!("{} letters", letters.len())) }
         })
     };

@@ -11,8 +11,8 @@ pub use super::fields::name_problem;
 use super::fields::{Problems, Table, node_path, shown};
 use super::guest_limits;
 use super::spec::{
-    BatchSpec, CheckpointSpec, Delivery, ErrorsSpec, JobSpec, KeySpec, OnError, OperatorSpec, PortRef, RestartSpec, SinkSpec, SourceSpec,
-    WatermarkSpec,
+    BatchSpec, CheckpointSpec, Delivery, ErrorsSpec, JobSpec, KeySpec, OnError, OperatorSpec, PortRef, RestartSpec, SinkSpec,
+    SourceSpec, WatermarkSpec,
 };
 use crate::limits::{ERRORS_PER_MS, GuestLimits, KEY_FIELDS_MAX, NAME_BYTES_MAX, NODE_INPUTS_MAX};
 use crate::problem::{self, Problem};
