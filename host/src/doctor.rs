@@ -238,7 +238,7 @@ async fn job(data: &Path, name: &str) -> Vec<Finding> {
         }
     };
     let mut named = BTreeSet::new();
-    findings.push(checkpoints(&store, &subject, &mut named).await);
+    findings.extend(checkpoints(&store, &subject, &mut named).await);
     findings.extend(savepoints(&store, &subject).await);
     findings.push(leftovers(&data.join("jobs").join(name), &subject, &named));
     findings
@@ -265,60 +265,55 @@ fn job_file(path: &Path) -> Result<Option<StoredJob>, (String, &'static str)> {
     serde_json::from_slice(&bytes).map(Some).map_err(damaged)
 }
 
-/// Reads every checkpoint that the log names. What retention has given up may be gone, but for the one that a restore begins with.
-async fn checkpoints(store: &CheckpointStore, subject: &str, named: &mut BTreeSet<String>) -> Finding {
+/// Reads every checkpoint that the log names, first the one that a restore begins with. What retention has given up may be gone.
+async fn checkpoints(store: &CheckpointStore, subject: &str, named: &mut BTreeSet<String>) -> Vec<Finding> {
     let step_back = "start the job from a savepoint (job start --from), or fresh";
     let log = match store.read_log().await {
         Ok(log) => log,
-        Err(error) => return fail(subject, format!("its decision log: {}", explain(&error)), step_back),
+        Err(error) => return vec![fail(subject, format!("its decision log: {}", explain(&error)), step_back)],
     };
-    let restore = match recovery::plan(&log) {
-        Ok(plan) => plan.restore,
-        Err(error) => return fail(subject, format!("its decision log: {error}"), step_back),
+    let from = match recovery::plan(&log) {
+        Ok(plan) => match plan.restore {
+            Restore::From(from) => from,
+            Restore::Fresh => return vec![ok(subject, "it has no completed checkpoint: it starts from nothing")],
+        },
+        Err(error) => return vec![fail(subject, format!("its decision log: {error}"), step_back)],
     };
-    let mut pointers = recovery::completed(&log);
-    let Restore::From(from) = &restore else {
-        return ok(subject, "it has no completed checkpoint: it starts from nothing");
-    };
-    if !pointers.contains(&from) {
-        pointers.push(from);
-    }
-    let (mut read, mut segments, mut bytes) = (0, 0, 0);
-    for pointer in pointers {
+    let (mut read, mut segments, mut bytes, mut findings) = (0, 0, 0, Vec::new());
+    for pointer in [&from].into_iter().chain(recovery::completed(&log).into_iter().filter(|it| **it != from)) {
         let checked = async {
             let manifest = store.read_manifest(pointer).await?;
-            let size = check_segments(store, &manifest, named).await?;
+            // Named even where one of them is damaged: it is not left over.
+            named.insert(pointer.path.clone());
+            named.extend(manifest.segments().map(|segment| segment.path.clone()));
+            let size = check_segments(store, &manifest).await?;
             Ok::<_, StoreError>((manifest.segments().count(), size))
         };
         match checked.await {
-            Ok((count, size)) => {
-                named.insert(pointer.path.clone());
-                (read, segments, bytes) = (read + 1, segments + count, bytes + size);
+            Ok((count, size)) => (read, segments, bytes) = (read + 1, segments + count, bytes + size),
+            Err(error) if *pointer == from => {
+                findings.push(fail(subject, format!("checkpoint {}: {}", pointer.checkpoint, explain(&error)), step_back));
             }
-            Err(StoreError::Missing { .. }) if pointer != from => {}
+            Err(StoreError::Missing { .. }) => {}
             Err(error) => {
                 let found = format!("checkpoint {}: {}", pointer.checkpoint, explain(&error));
-                return match pointer == from {
-                    true => fail(subject, found, step_back),
-                    false => warn(subject, found, "an older checkpoint is damaged: the newest is sound, and is what counts"),
-                };
+                findings.push(warn(subject, found, "it is an older one, and the next checkpoints take its place"));
             }
         }
     }
-    let kib = bytes.div_ceil(1024);
-    let format = format!("format {MANIFEST_FORMAT}");
-    ok(
-        subject,
-        format!("{read} checkpoints are sound ({format}; {segments} segments, {kib} KiB); it goes on from {}", from.checkpoint),
-    )
+    let (kib, newest) = (bytes.div_ceil(1024), from.checkpoint);
+    let found = format!(
+        "{read} checkpoints are sound (format {MANIFEST_FORMAT}; {segments} segments, {kib} KiB); the newest is {newest}"
+    );
+    findings.push(ok(subject, found));
+    findings
 }
 
 /// Length and checksum of each.
-async fn check_segments(store: &CheckpointStore, manifest: &Manifest, named: &mut BTreeSet<String>) -> Result<u64, StoreError> {
+async fn check_segments(store: &CheckpointStore, manifest: &Manifest) -> Result<u64, StoreError> {
     let mut bytes = 0;
     for segment in manifest.segments() {
         bytes += store.read_segment(segment).await?.len() as u64;
-        named.insert(segment.path.clone());
     }
     Ok(bytes)
 }
@@ -333,7 +328,7 @@ async fn savepoints(store: &CheckpointStore, subject: &str) -> Vec<Finding> {
     for id in ids {
         let checked = async {
             let savepoint = store.read_savepoint(&id).await?;
-            check_segments(store, &savepoint.manifest, &mut BTreeSet::new()).await
+            check_segments(store, &savepoint.manifest).await
         };
         match checked.await {
             Ok(_) => sound += 1,

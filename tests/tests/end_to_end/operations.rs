@@ -12,7 +12,7 @@ use tidegate_tests::totals::{self, Total};
 
 /// No checkpoint of its own accord within the test.
 const JOB: TotalsJob =
-    TotalsJob { name: "totals", records: 40_000, keys: 100, splits: 2, parallelism: 2, rate: Some(20_000), interval: "1h" };
+    TotalsJob { name: "totals", records: 200_000, keys: 100, splits: 2, parallelism: 2, rate: Some(20_000), interval: "1h" };
 
 fn records_read(job: &Value) -> u64 {
     let tasks = job["status"]["tasks"].as_array().cloned().unwrap_or_default();

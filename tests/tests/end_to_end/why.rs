@@ -45,7 +45,7 @@ fn spinning(host: &Host, lines: usize, deadline: &str) -> Value {
 #[test]
 fn a_slow_guest_is_the_bottleneck_and_the_tasks_before_it_wait_for_room() {
     let host = Host::start();
-    host.put_job(&spinning(&host, 100_000, "20ms"));
+    host.put_job(&spinning(&host, 100_000, "200ms"));
     let why = diagnosed(&host, "spins", &["task spin[0] is the bottleneck", "lines[0] waits for room"]);
     assert!(task(&why, "spin[0]")["shares"]["guest"].as_f64().is_some_and(|share| share > 0.3), "{why}");
     let source = &task(&why, "lines[0]")["shares"]["downstream"]["spin[0]"];
