@@ -40,6 +40,11 @@ pub fn logs(
     // The state first: a job that has ended already says nothing any more.
     let view: crate::api::JobView = client.get(&job_path(job))?;
     let mut ended = view.status.state.is_terminal().then_some(view.status.state);
+    if ended.is_some() {
+        // What it said after the page was read.
+        let rest: LogPage = client.get(&format!("{}/logs?after={after}&limit=1000{chosen}", job_path(job)))?;
+        rest.lines.iter().for_each(|line| show(line, terminal));
+    }
     while ended.is_none() {
         let path = format!("{}/events?types=log,state,lagged&after={after}{chosen}", job_path(job));
         client.events(&path, |event: EventView| {

@@ -132,6 +132,7 @@ fn every_refusal_is_a_problem_document() {
         (400, host.get("/v1/jobs/a/dead-letters?limit=1001")),
         (400, host.get("/v1/jobs/a/dead-letters?lim=5")),
         (400, host.get("/v1/jobs/a/dead-letters?limit=x")),
+        (400, host.get("/v1/jobs/a/dead-letters?before=x")),
         (400, host.call("POST", "/v1/jobs/a/savepoints?wait=1d", &[], b"")),
         (400, host.call("POST", "/v1/jobs/a/stop", &[json], br#"{"savepont": true}"#)),
         (422, host.call("POST", "/v1/jobs/a/stop", &[json], br#"{"drain": true}"#)),

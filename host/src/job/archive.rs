@@ -112,7 +112,11 @@ impl JobArchive for SharedRuntime {
                 };
                 dead_letter::list(&folder, &asked)
             });
-            let page = read.await.map_err(|e| JobError::new(&attempted, e))?.map_err(|e| JobError::new(&attempted, e))?;
+            let page = read.await.map_err(|e| JobError::new(&attempted, e))?.map_err(|e| {
+                let wrong = e.kind() == std::io::ErrorKind::InvalidInput;
+                let error = JobError::new(&attempted, e);
+                if wrong { error.asked_wrong().remedy("hand over the `next` of a page as `before`") } else { error }
+            })?;
             // Letters can be read whatever became of the checkpoints.
             let states = self.letter_states(job).await;
             let states =

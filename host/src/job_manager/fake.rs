@@ -235,7 +235,9 @@ impl JobArchive for FakeArchive {
     }
 
     fn dead_letters<'a>(&'a self, _: &'a StoredJob, query: DeadLetterQuery) -> BoxFuture<'a, Result<DeadLetterPage, JobError>> {
-        let end: u64 = query.before.map_or(250, |before| before.parse().unwrap());
+        let Ok(end) = query.before.map_or(Ok(250u64), |before| before.parse()) else {
+            return futures::future::ready(Err(JobError::new("read the dead letters", "no such place").asked_wrong())).boxed();
+        };
         let first = end.saturating_sub(query.limit as u64);
         let letter = |record| DeadLetter {
             id: format!("{record}"),

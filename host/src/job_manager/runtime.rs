@@ -112,15 +112,21 @@ pub struct JobError {
     pub attempted: String,
     pub cause: String,
     pub remedy: Option<String>,
+    /// What was asked makes no sense; nothing failed.
+    pub asked_wrong: bool,
 }
 
 impl JobError {
     pub fn new(attempted: impl Into<String>, cause: impl ToString) -> Self {
-        Self { attempted: attempted.into(), cause: cause.to_string(), remedy: None }
+        Self { attempted: attempted.into(), cause: cause.to_string(), remedy: None, asked_wrong: false }
     }
 
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self
+    }
+
+    pub fn asked_wrong(self) -> Self {
+        Self { asked_wrong: true, ..self }
     }
 }
