@@ -24,6 +24,9 @@ fn number(name: &str, default: u64) -> u64 {
     }
 }
 
+/// Of a pair whose first point was never passed.
+const TRIES: usize = 3;
+
 #[derive(Default)]
 struct Sum {
     point_pairs: u64,
@@ -101,7 +104,14 @@ fn points(sum: &mut Sum) {
     let pairs = Fault::ALL.iter().flat_map(|first| Fault::ALL.iter().map(move |second| (*first, *second)));
     let pairs = pairs.step_by(number("POINTS_ONE_OF", 1) as usize);
     for (done, (first, second)) in (1..).zip(pairs) {
-        let outcome = std::panic::catch_unwind(|| crash_at_both(first, second));
+        let mut outcome = std::panic::catch_unwind(|| crash_at_both(first, second));
+        // Some points are passed only where checkpoints come as fast as they should: on a busy machine it takes another try.
+        for _ in 1..TRIES {
+            if !matches!(&outcome, Ok(Err(wrong)) if wrong.ends_with("never passed")) {
+                break;
+            }
+            outcome = std::panic::catch_unwind(|| crash_at_both(first, second));
+        }
         match outcome.unwrap_or_else(|_| Err(format!("{first}, then {second}: see above"))) {
             Ok(Second::Crashed) => sum.point_pairs += 1,
             Ok(Second::NeverPassed) => {}
