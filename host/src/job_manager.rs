@@ -29,12 +29,13 @@ pub use crate::api::{CheckpointReport, JobState, JobStatus, SavepointInfo, Start
 pub use crate::job_store::{StartIntent, StoredJob};
 pub use error::ManagerError;
 pub use operation::Waiter;
-pub use runtime::{CheckedJob, JobArchive, JobError, JobRuntime, RunningJob};
+pub use runtime::{CheckedJob, JobArchive, SavepointCheck, JobError, JobRuntime, RunningJob};
 pub use tidegate_core::checkpoint::StopMode;
 
 use crate::api::{
     DeadLetterPage, DeadLetterQuery, DesiredState, GraphEdge, GraphNode, JobGraph, JobView, ModuleView, NodeKind, OperationView,
 };
+use crate::data_folder::DataFolder;
 use crate::job_store::{JobStore, Unreadable};
 use crate::metrics::Metrics;
 use crate::module_store::ModuleStore;
@@ -61,6 +62,8 @@ pub struct Parts {
     /// Relative paths in jobs that are created from now on are relative to this folder. Absolute.
     pub base: PathBuf,
     pub resume: Resume,
+    /// Held until the end of the host.
+    pub folder: Option<DataFolder>,
 }
 
 /// Which of the stored jobs start when the manager opens.
@@ -317,7 +320,7 @@ impl JobManager {
 
     pub async fn delete_savepoint(&self, name: &str, id: &str) -> Result<(), ManagerError> {
         let (this, stored, id) = (self.clone(), self.find(name)?.stored(), id.to_owned());
-        if stored.start.from == StartFrom::Savepoint(id.clone()) && stored.desired == DesiredState::Running {
+        if stored.start.from == StartFrom::savepoint(&id) && stored.desired == DesiredState::Running {
             return Err(ManagerError::Conflict {
                 attempted: format!("delete the savepoint `{id}`"),
                 cause: "the job is starting from it".into(),

@@ -6,6 +6,7 @@
 //! * a task or a request that does not end holds the process up for a bounded time only: a job survives worse ends than that.
 
 use crate::config::{ConfigError, HostConfig};
+use crate::data_folder::{DataFolder, DataFolderError};
 use crate::http;
 use crate::job_manager::{JobArchive, JobManager, JobRuntime, ManagerError, Parts, Resume};
 use crate::job_store::{JobStore, JobStoreError};
@@ -42,6 +43,8 @@ pub enum HostError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
+    Folder(#[from] DataFolderError),
+    #[error(transparent)]
     Modules(#[from] ModuleStoreError),
     #[error(transparent)]
     Jobs(#[from] JobStoreError),
@@ -68,6 +71,7 @@ impl HostError {
                 io::ErrorKind::AddrNotAvailable => Some("the address is none of this machine's".into()),
                 _ => None,
             },
+            Self::Folder(error) => Some(error.remedy()),
             Self::Config(_) | Self::Modules(_) | Self::Jobs(_) => Some("check that the folder is there and writable".into()),
             Self::Manager(_) | Self::Serve(_) | Self::Engine(_) | Self::Threads(_) => None,
         }
@@ -76,11 +80,12 @@ impl HostError {
 
 /// The handle to everything, over the stores of a data folder.
 pub async fn open(config: &HostConfig, wiring: &dyn Wiring, resume: Resume) -> Result<JobManager, HostError> {
+    let folder = DataFolder::open(&config.data)?;
     let modules = ModuleStore::open(&config.modules(), wiring.inspector()?)?;
-    let jobs = JobStore::open(&config.jobs())?;
+    let jobs = JobStore::open(&config.jobs())?.claimed_by(folder.claim());
     let metrics = Arc::new(Metrics::default());
     let Engine { runtime, archive } = wiring.engine(config, &modules, &metrics)?;
-    let parts = Parts { runtime, archive, modules, jobs, metrics, base: config.base.clone(), resume };
+    let parts = Parts { runtime, archive, modules, jobs, metrics, base: config.base.clone(), resume, folder: Some(folder) };
     Ok(JobManager::open(parts).await?)
 }
 

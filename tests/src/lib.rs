@@ -2,6 +2,7 @@
 //!
 //! * [`guest`]: one guest behind the host's boundary, in the test's own process; calls are made by hand;
 //! * [`host`], [`client`], [`job`]: the real binary as a process of its own, driven over HTTP, killed and started again;
+//! * [`damage`]: what lies on the disk, and what may happen to it;
 //! * [`output`], [`generator`], [`totals`]: what came out, and what should have. They share no code with the host: an oracle that
 //!   leans on the thing it judges proves nothing.
 //!
@@ -12,6 +13,7 @@
 
 pub mod cli;
 pub mod client;
+pub mod damage;
 pub mod generator;
 pub mod guest;
 pub mod host;

@@ -7,6 +7,7 @@
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tidegate::fault::{CRASH_AT, Fault};
+use tidegate_tests::damage::{Damage, JobFolder};
 use tidegate_tests::host::Host;
 use tidegate_tests::job::TotalsJob;
 use tidegate_tests::output;
@@ -33,6 +34,8 @@ enum Scenario {
     Stop,
     /// The job, stopped with a savepoint, is started from it.
     StartFromSavepoint,
+    /// The newest checkpoint can't be read when the host comes back.
+    StepBack,
 }
 
 fn scenario(fault: Fault) -> Scenario {
@@ -52,6 +55,7 @@ fn scenario(fault: Fault) -> Scenario {
         | Fault::MergeWrittenChainNot
         | Fault::FinalCommittedFinishNot => Scenario::Run,
         Fault::IncarnationWrittenFenceNot | Fault::RestoreWrittenSinksNot | Fault::SinksRecoveredTasksNot => Scenario::Restart,
+        Fault::StepBackWrittenOutputNot => Scenario::StepBack,
         Fault::FenceWrittenRestoreNot => Scenario::StartFromSavepoint,
         Fault::SavepointSegmentsWrittenManifestNot | Fault::SavepointManifestWrittenPointerNot => Scenario::Savepoint,
         Fault::SavepointWrittenStopNot => Scenario::Stop,
@@ -82,9 +86,12 @@ fn crash_at(fault: Fault, passage: u64) -> Result<(), String> {
     let _ = host.client().try_put_json(&path, &job);
     match scenario {
         Scenario::Run => {}
-        Scenario::Restart => {
-            host.wait_for_checkpoints(JOB.name, 2);
+        Scenario::Restart | Scenario::StepBack => {
+            host.wait_for_checkpoints(JOB.name, 4);
             host.kill();
+            if scenario == Scenario::StepBack {
+                Damage::Flipped.to(&JobFolder(host.data().join("jobs").join(JOB.name)).manifest(0));
+            }
             arm(&mut host);
             host.spawn();
         }

@@ -14,7 +14,7 @@ use super::plan::JobPlan;
 use super::restore::Sinks;
 use super::splits::SplitNames;
 use super::status::TaskView;
-use crate::checkpoint_store::CheckpointStore;
+use crate::checkpoint_store::{CheckpointStore, Segments};
 use crate::connector::ConnectorContext;
 use crate::connector::dead_letter::DeadLetters;
 use crate::metrics::{Metrics, TaskLabels, TaskMetrics};
@@ -84,9 +84,6 @@ impl Attempt {
     }
 }
 
-/// State to put into the tasks of one operator, read from the store beforehand: segments of all former tasks, oldest first.
-type Segments = BTreeMap<String, Vec<(SegmentRef, bytes::Bytes)>>;
-
 pub struct Builder<'a> {
     pub plan: &'a JobPlan,
     pub store: CheckpointStore,
@@ -94,6 +91,7 @@ pub struct Builder<'a> {
     pub restored: Option<&'a Manifest>,
     pub sinks: Arc<Sinks>,
     pub dead_letters: DeadLetters,
+    /// State to put into the tasks, read from the store beforehand.
     pub segments: Segments,
     /// Checkpoints before this attempt have ids up to here.
     pub last_checkpoint: u64,

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! * [`plan`]: the checked job with its code;
-//! * [`restore`]: what an attempt starts from, by the decision log;
+//! * [`restore`]: what an attempt starts from, by the decision log; [`step_back`]: when that can't be read;
 //! * [`attempt`]: tasks, gates and threads;
 //! * [`drive`]: the coordinator's orders and what came of them;
 //! * [`status`]: what the outside sees.
@@ -22,6 +22,7 @@ pub mod restore;
 pub mod runtime;
 pub mod splits;
 pub mod status;
+mod step_back;
 pub mod supervisor;
 
 pub use connected::Connected;

@@ -3,15 +3,17 @@
 //! Invariants:
 //! * a start that the user asked for (fresh, or from a savepoint) is itself a decision in the log, named by the id of the request: a
 //!   crash right afterwards goes on with it, and neither does it again nor falls back to what was before;
-//! * what can't be read is an error that names it, never a fresh start.
+//! * what can't be read is an error that names it, or a step back that is told, never a fresh start: see [`super::step_back`];
+//! * nothing of a successor is touched: what is deleted here is named after checkpoints before the first of this incarnation.
 
 use super::Clock;
 use super::attempt::context;
 use super::dead_letters::{DEAD_LETTERS, sink as dead_letter_sink};
 use super::plan::JobPlan;
-use crate::api::StartFrom;
-use crate::checkpoint_store::{AppendError, CheckpointStore, DecisionLog, StoreError};
-use crate::connector::{Sink, catalog};
+use super::step_back::Newest;
+use crate::api::{RestoreReport, StartFrom};
+use crate::checkpoint_store::{AppendError, CheckpointStore, DecisionLog, Incarnations, Segments, StoreError};
+use crate::connector::{ConnectorError, Sink, catalog};
 use crate::fault::{self, Fault};
 use crate::task::TaskError;
 use crate::task::snapshot::explain;
@@ -20,9 +22,11 @@ use std::path::Path;
 use std::sync::Arc;
 use tidegate_core::checkpoint::{
     CheckpointId, CompletedCheckpoint, Coordinator, CoordinatorConfig, Manifest, ManifestPointer, OperatorManifest,
-    Restored as RestoredCheckpoint, SAVEPOINTS, SegmentRef,
+    Restored as RestoredCheckpoint, SAVEPOINTS,
 };
-use tidegate_core::recovery::{self, JobShape, Restore};
+use tidegate_core::job_graph::spec::JobSpec;
+use tidegate_core::limits::NAME_BYTES_MAX;
+use tidegate_core::recovery::{self, JobShape};
 
 /// Where the user wants the run to begin.
 #[derive(Debug, Clone)]
@@ -30,6 +34,7 @@ pub struct Start {
     /// Names the request beyond a crash.
     pub id: String,
     pub from: StartFrom,
+    pub allow_step_back: bool,
 }
 
 /// The attempt can't begin.
@@ -57,7 +62,7 @@ impl From<AppendError> for Failed {
     }
 }
 
-fn fatal(reason: String) -> Failed {
+pub(super) fn fatal(reason: String) -> Failed {
     Failed { reason, fatal: true }
 }
 
@@ -68,8 +73,9 @@ pub struct Restored {
     pub log: DecisionLog,
     pub manifest: Option<Manifest>,
     pub sinks: Arc<Sinks>,
-    pub segments: BTreeMap<String, Vec<(SegmentRef, bytes::Bytes)>>,
+    pub segments: Segments,
     pub next_checkpoint: CheckpointId,
+    pub report: RestoreReport,
     retained: Vec<CompletedCheckpoint>,
     inherit_chains: bool,
 }
@@ -118,47 +124,60 @@ pub async fn restore(
     folder: &Path,
     store: &CheckpointStore,
     start: &Start,
+    run: &mut Incarnations,
     clock: Clock,
 ) -> Result<Restored, Failed> {
-    let acquired = store.acquire(clock.now_ms()).await?;
+    let acquired = store.acquire_again(run, clock.now_ms()).await?;
     fault::point(Fault::FenceWrittenRestoreNot);
     let (mut log, next_checkpoint) = (acquired.log, acquired.plan.next_checkpoint);
-    let pointer = match asked_for(&log, start, store).await? {
-        Some(pointer) => {
-            log.restore(pointer.clone(), &start.id, clock.now_ms()).await?;
-            pointer
-        }
-        None => match acquired.plan.restore {
-            Restore::Fresh => None,
-            Restore::From(pointer) => Some(pointer),
-        },
+    let sinks = build_sinks(plan, folder)?;
+    let chosen = if recovery::has_started(log.entries(), &start.id) || start.from == StartFrom::Latest {
+        let newest = Newest { plan, store, start, sinks: &sinks, first: next_checkpoint, clock };
+        newest.choose(&mut log).await?
+    } else {
+        asked_for(plan, store, start, &mut log, clock).await?
     };
     fault::point(Fault::RestoreWrittenSinksNot);
+    let Chosen { pointer, manifest, segments, report } = chosen;
     let is_savepoint = pointer.as_ref().is_some_and(|pointer| pointer.path.starts_with(SAVEPOINTS));
-    let manifest = match &pointer {
-        Some(pointer) => Some(store.read_manifest(pointer).await?),
-        None => None,
-    };
     let mut inherit_chains = !is_savepoint;
     if let Some(manifest) = &manifest {
-        let fits = recovery::match_job(manifest, &shape(plan), &BTreeSet::new());
-        let fits = fits.map_err(|problems| fatal(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
-        inherit_chains &= fits.inherits_chains();
+        inherit_chains &= fits(plan, manifest)?.inherits_chains();
     }
-    let sinks = recover_sinks(plan, folder, manifest.as_ref(), is_savepoint).await?;
-    let segments = match &manifest {
-        Some(manifest) => read_segments(store, manifest).await?,
-        None => BTreeMap::new(),
-    };
+    recover_sinks(&sinks, manifest.as_ref().filter(|_| !is_savepoint), next_checkpoint).await?;
     let (retained, all_known) = retained(store, &log).await;
     if all_known {
-        sweep(store, &log, &retained).await;
+        sweep(store, &log, &retained, next_checkpoint).await;
     }
-    Ok(Restored { log, manifest, sinks, segments, next_checkpoint, retained, inherit_chains })
+    Ok(Restored { log, manifest, sinks, segments, next_checkpoint, report, retained, inherit_chains })
 }
 
-fn shape(plan: &JobPlan) -> JobShape {
-    let spec = &plan.spec;
+/// What the attempt goes on from: its pointer is in the log.
+pub(super) struct Chosen {
+    pub pointer: Option<ManifestPointer>,
+    pub manifest: Option<Manifest>,
+    pub segments: Segments,
+    pub report: RestoreReport,
+}
+
+impl Chosen {
+    pub fn nothing() -> Self {
+        Self { pointer: None, manifest: None, segments: Segments::new(), report: RestoreReport::default() }
+    }
+
+    pub fn from(pointer: &ManifestPointer, (manifest, segments): (Manifest, Segments)) -> Self {
+        let savepoint = pointer.path.strip_prefix(SAVEPOINTS).and_then(|path| path.split('/').next()).map(str::to_owned);
+        let report = RestoreReport { checkpoint: Some(pointer.checkpoint), savepoint, ..RestoreReport::default() };
+        Self { pointer: Some(pointer.clone()), manifest: Some(manifest), segments, report }
+    }
+}
+
+fn fits(plan: &JobPlan, manifest: &Manifest) -> Result<recovery::Match, Failed> {
+    let fits = recovery::match_job(manifest, &shape(&plan.spec), &BTreeSet::new());
+    fits.map_err(|problems| fatal(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))
+}
+
+pub fn shape(spec: &JobSpec) -> JobShape {
     let mut sinks: BTreeSet<_> = spec.sinks.iter().map(|sink| sink.name.clone()).collect();
     sinks.insert(DEAD_LETTERS.to_owned());
     JobShape {
@@ -169,64 +188,87 @@ fn shape(plan: &JobPlan) -> JobShape {
     }
 }
 
-/// `Some` where the user asked for a beginning that the log does not know of yet.
-async fn asked_for(log: &DecisionLog, start: &Start, store: &CheckpointStore) -> Result<Option<Option<ManifestPointer>>, Failed> {
-    if recovery::has_started(log.entries(), &start.id) {
-        return Ok(None);
-    }
-    match &start.from {
-        StartFrom::Latest => Ok(None),
-        StartFrom::Fresh => Ok(Some(None)),
-        StartFrom::Savepoint(named) => {
-            let savepoint =
-                store.read_savepoint(named).await.map_err(|e| fatal(format!("start from savepoint {named}: {}", explain(&e))))?;
-            Ok(Some(Some(savepoint.pointer)))
-        }
-    }
-}
-
-/// Sinks, with everything decided committed and everything else gone.
-async fn recover_sinks(
-    plan: &Arc<JobPlan>,
-    folder: &Path,
-    manifest: Option<&Manifest>,
-    is_savepoint: bool,
-) -> Result<Arc<Sinks>, Failed> {
-    let plan = Arc::clone(plan);
-    let folder = folder.to_owned();
-    // A savepoint's output was committed when it was taken; what another job committed is not ours to touch.
-    let decided = manifest.filter(|_| !is_savepoint).map(|manifest| manifest.sinks.clone()).unwrap_or_default();
-    let recovered = tokio::task::spawn_blocking(move || {
-        let mut sinks = Sinks::new();
-        for spec in &plan.spec.sinks {
-            let sink = catalog::build_sink(spec, &context(&plan, &spec.name)).map_err(|problems| {
-                fatal(format!("sink {}: {}", spec.name, problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))
-            })?;
-            sinks.insert(spec.name.clone(), sink);
-        }
-        sinks.insert(DEAD_LETTERS.to_owned(), Box::new(dead_letter_sink(&plan, &folder)));
-        for (name, sink) in &sinks {
-            sink.recover(decided.get(name).map_or(&[], Vec::as_slice))
-                .map_err(|e| Failed { reason: format!("sink {name}: {e}"), fatal: !e.retry })?;
-        }
-        Ok(Arc::new(sinks))
-    });
-    recovered.await.unwrap_or_else(|e| Err(fatal(format!("recovering the sinks panicked: {e}"))))
-}
-
-async fn read_segments(
+/// The user asked for a beginning that the log does not know of yet. It is read whole before it is decided: a damaged savepoint
+/// changes nothing.
+async fn asked_for(
+    plan: &JobPlan,
     store: &CheckpointStore,
-    manifest: &Manifest,
-) -> Result<BTreeMap<String, Vec<(SegmentRef, bytes::Bytes)>>, Failed> {
-    let mut all = BTreeMap::new();
-    for (name, operator) in &manifest.operators {
-        let mut segments = Vec::new();
-        for segment in operator.tasks.iter().flatten() {
-            segments.push((segment.clone(), store.read_segment(segment).await?));
+    start: &Start,
+    log: &mut DecisionLog,
+    clock: Clock,
+) -> Result<Chosen, Failed> {
+    let chosen = match &start.from {
+        StartFrom::Latest => unreachable!("BUG: a start from the latest checkpoint is not asked for here"),
+        StartFrom::Fresh => Chosen::nothing(),
+        StartFrom::Savepoint(named) => {
+            let failed = |e: StoreError| fatal(format!("start from savepoint {named}: {}", explain(&e)));
+            let other = named.job.as_ref().filter(|job| *job != store.job());
+            let pointer = match other {
+                // Ours from here on, whatever becomes of the other's.
+                Some(job) => copy(store, &store.of_job(job), &named.savepoint, &start.id).await.map_err(failed)?,
+                None => store.read_savepoint(&named.savepoint).await.map_err(failed)?.pointer,
+            };
+            let whole = store.read_whole(&pointer).await.map_err(failed)?;
+            fits(plan, &whole.0)?;
+            Chosen::from(&pointer, whole)
         }
-        all.insert(name.clone(), segments);
+    };
+    log.restore(chosen.pointer.clone(), &start.id, None, clock.now_ms()).await?;
+    Ok(chosen)
+}
+
+/// Under a name that says where it comes from and which start it was copied for: another start makes a copy of its own.
+async fn copy(store: &CheckpointStore, other: &CheckpointStore, id: &str, start: &str) -> Result<ManifestPointer, StoreError> {
+    let start = &start[..start.len().min(8)];
+    let readable = format!("{}.{id}.{start}", other.job());
+    let copy = if readable.len() <= NAME_BYTES_MAX { readable } else { format!("copy-{start}") };
+    // A crash may have come between the copy and the decision.
+    match store.read_savepoint(&copy).await {
+        Ok(copied) => return Ok(copied.pointer),
+        Err(StoreError::NoSavepoint { .. }) => {}
+        Err(error) => return Err(error),
     }
-    Ok(all)
+    let savepoint = other.read_savepoint(id).await?;
+    // Damage is named where it is, not where it was copied to.
+    other.read_whole(&savepoint.pointer).await?;
+    tracing::info!(job = store.job(), from = other.job(), savepoint = id, copy, "copies another job's savepoint");
+    store.store_savepoint_of(other, &copy, &savepoint.manifest).await
+}
+
+fn build_sinks(plan: &Arc<JobPlan>, folder: &Path) -> Result<Arc<Sinks>, Failed> {
+    let mut sinks = Sinks::new();
+    for spec in &plan.spec.sinks {
+        let sink = catalog::build_sink(spec, &context(plan, &spec.name)).map_err(|problems| {
+            fatal(format!("sink {}: {}", spec.name, problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))
+        })?;
+        sinks.insert(spec.name.clone(), sink);
+    }
+    sinks.insert(DEAD_LETTERS.to_owned(), Box::new(dead_letter_sink(plan, folder)));
+    Ok(Arc::new(sinks))
+}
+
+/// Calls every sink off the threads that serve everyone.
+pub(super) async fn for_each_sink<T: Send + 'static>(
+    sinks: &Arc<Sinks>,
+    call: impl Fn(&str, &dyn Sink) -> Result<T, ConnectorError> + Send + 'static,
+) -> Result<BTreeMap<String, T>, Failed> {
+    let sinks = Arc::clone(sinks);
+    let called = tokio::task::spawn_blocking(move || {
+        let one = |(name, sink): (&String, &Box<dyn Sink>)| match call(name, sink.as_ref()) {
+            Ok(answer) => Ok((name.clone(), answer)),
+            Err(e) => Err(Failed { reason: format!("sink {name}: {e}"), fatal: !e.retry }),
+        };
+        sinks.iter().map(one).collect()
+    });
+    called.await.unwrap_or_else(|e| Err(fatal(format!("a call of the sinks panicked: {e}"))))
+}
+
+/// Everything decided is committed, and everything else that predecessors staged is gone. A savepoint decides nothing here: its output
+/// was committed when it was taken, and what another job committed is not ours to touch.
+async fn recover_sinks(sinks: &Arc<Sinks>, decided: Option<&Manifest>, first: CheckpointId) -> Result<(), Failed> {
+    let decided = decided.map(|manifest| manifest.sinks.clone()).unwrap_or_default();
+    let recover = move |name: &str, sink: &dyn Sink| sink.recover(decided.get(name).map_or(&[], Vec::as_slice), first);
+    for_each_sink(sinks, recover).await.map(|_| ())
 }
 
 /// Completed checkpoints that are still in the store, and whether these are all there can be: while one is there and can't be read,
@@ -253,13 +295,13 @@ async fn retained(store: &CheckpointStore, log: &DecisionLog) -> (Vec<CompletedC
 }
 
 /// Removes what predecessors wrote and nobody decided, or gave up and did not come to delete. No task runs yet that could write more.
-async fn sweep(store: &CheckpointStore, log: &DecisionLog, retained: &[CompletedCheckpoint]) {
+async fn sweep(store: &CheckpointStore, log: &DecisionLog, retained: &[CompletedCheckpoint], first: CheckpointId) {
     let mut keep = BTreeSet::new();
     for checkpoint in retained {
         keep.insert(checkpoint.pointer().path.clone());
         keep.extend(checkpoint.segments().map(str::to_owned));
     }
-    match store.sweep(log, &keep).await {
+    match store.sweep(log, &keep, first).await {
         Ok(orphans) if !orphans.is_empty() => {
             tracing::info!(job = store.job(), objects = orphans.len(), "removed what no checkpoint names")
         }

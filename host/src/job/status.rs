@@ -1,6 +1,6 @@
 //! What the outside sees of a running job. Written by the job's own task, read by HTTP, the CLI and metrics.
 
-use crate::api::{JobStatus, TaskStatus};
+use crate::api::{JobStatus, RestoreReport, TaskStatus};
 use crate::metrics::{JobMetrics, TaskMetrics};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +25,7 @@ struct Inner {
     attempt: u32,
     error: Option<String>,
     running_since: Option<Instant>,
+    restored: Option<RestoreReport>,
     /// The last that ended.
     reports: VecDeque<CheckpointReport>,
     pending: Vec<CheckpointReport>,
@@ -79,8 +80,14 @@ impl JobShared {
         let mut inner = self.inner();
         inner.attempt += 1;
         inner.running_since = None;
+        inner.restored = None;
         inner.pending.clear();
         inner.tasks.clear();
+    }
+
+    /// What the attempt begins with.
+    pub fn restored(&self, report: RestoreReport) {
+        self.inner().restored = Some(report);
     }
 
     pub fn tasks(&self, tasks: Vec<TaskView>) {
@@ -148,6 +155,7 @@ impl JobShared {
             attempt: inner.attempt,
             error: inner.error.clone(),
             watermark: tasks.iter().map(|task| task.watermark).min().flatten(),
+            restored: inner.restored.clone(),
             uptime_ms: inner.running_since.map_or(0, |since| since.elapsed().as_millis() as u64),
             tasks,
         }

@@ -1,7 +1,7 @@
 //! What the job manager needs of those who run jobs and keep what jobs leave behind. It knows them by these traits only, so it
 //! can be tested without a guest, a thread or a checkpoint.
 
-use crate::api::{CheckpointReport, DeadLetterPage, DeadLetterQuery, JobState, JobStatus, SavepointInfo, StartFrom};
+use crate::api::{CheckpointReport, DeadLetterPage, DeadLetterQuery, JobState, JobStatus, SavepointInfo, SavepointName, StartFrom};
 use crate::job_store::StoredJob;
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
@@ -48,10 +48,16 @@ pub trait RunningJob: Send + Sync {
     fn cancel(&self);
 }
 
+/// `None`: there is none. Else what is wrong with it.
+pub type SavepointCheck = Option<Vec<Problem>>;
+
 /// What a job has left on disk, whether it runs or not. Implemented on the checkpoint store and the dead-letter files.
 pub trait JobArchive: Send + Sync + 'static {
     /// Oldest first.
     fn savepoints<'a>(&'a self, job: &'a StoredJob) -> BoxFuture<'a, Result<Vec<SavepointInfo>, JobError>>;
+
+    /// Everything that keeps the job from starting there, at once. `None`: there is no such savepoint.
+    fn check_savepoint<'a>(&'a self, job: &'a StoredJob, from: &'a SavepointName) -> BoxFuture<'a, Result<SavepointCheck, JobError>>;
 
     /// `false` if there is none with this id.
     fn delete_savepoint<'a>(&'a self, job: &'a StoredJob, id: &'a str) -> BoxFuture<'a, Result<bool, JobError>>;
