@@ -63,9 +63,9 @@ fn holder(pid: &Option<u32>) -> String {
 impl DataFolderError {
     pub fn remedy(&self) -> String {
         match self {
-            Self::Io { source, .. } => {
-                crate::disk::remedy(source).unwrap_or("check that the folder is there and that the host may write to it").to_owned()
-            }
+            Self::Io { source, .. } => crate::disk::remedy(source)
+                .unwrap_or("check that the folder is there and that the host may write to it")
+                .to_owned(),
             Self::Newer { written_by, .. } => format!("start it with {written_by} or newer, or choose another folder (--data)"),
             Self::Damaged { path, .. } => {
                 let format = format!("{{\"format\": {DATA_FORMAT}, \"written_by\": \"\"}}");
@@ -126,8 +126,8 @@ fn check_format(folder: &Path) -> Result<(), DataFolderError> {
         }
         Err(source) => return Err(io_error("read", &path)(source)),
     };
-    let found: Format =
-        serde_json::from_slice(&bytes).map_err(|error| DataFolderError::Damaged { path: path.clone(), why: error.to_string() })?;
+    let found: Format = serde_json::from_slice(&bytes)
+        .map_err(|error| DataFolderError::Damaged { path: path.clone(), why: error.to_string() })?;
     if found.format > DATA_FORMAT {
         return Err(DataFolderError::Newer { folder: folder.to_owned(), format: found.format, written_by: found.written_by });
     }

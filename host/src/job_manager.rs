@@ -29,7 +29,7 @@ pub use crate::api::{CheckpointReport, JobState, JobStatus, SavepointInfo, Start
 pub use crate::job_store::{StartIntent, StoredJob};
 pub use error::ManagerError;
 pub use operation::Waiter;
-pub use runtime::{CheckedJob, JobArchive, SavepointCheck, JobError, JobRuntime, RunningJob};
+pub use runtime::{CheckedJob, JobArchive, JobError, JobRuntime, RunningJob, SavepointCheck};
 pub use tidegate_core::checkpoint::StopMode;
 
 use crate::api::{

@@ -266,7 +266,12 @@ pub fn candidates(entries: &[(Seq, LogEntry)]) -> Vec<Candidate<'_>> {
             }
             Decision::Restore { pointer, step_back: None, .. } => {
                 if let Some(pointer) = pointer {
-                    found.push(Candidate { pointer, newer_from: first_id_of(entries, entry.incarnation), agreed: false, in_doubt });
+                    found.push(Candidate {
+                        pointer,
+                        newer_from: first_id_of(entries, entry.incarnation),
+                        agreed: false,
+                        in_doubt,
+                    });
                 }
                 break;
             }
@@ -464,7 +469,8 @@ pub fn match_states(manifest: &Manifest, declared: &BTreeMap<String, Vec<StateDe
         for was in &stored {
             let key = format!("operator.{name}.states.{}", was.name);
             let Some(is) = declared.iter().find(|state| state.name == was.name) else {
-                let message = format!("checkpoint {} holds this state, and {name} declares none of this name", manifest.checkpoint);
+                let message =
+                    format!("checkpoint {} holds this state, and {name} declares none of this name", manifest.checkpoint);
                 problems.push(Problem::new(key, None, message));
                 continue;
             };

@@ -1,7 +1,7 @@
 //! What a job has left on disk, whether it runs or not: savepoints and dead letters.
 
-use super::{dead_letters, restore};
 use super::runtime::SharedRuntime;
+use super::{dead_letters, restore};
 use crate::api::{DeadLetter, DeadLetterPage, DeadLetterQuery, SavepointInfo, SavepointName};
 use crate::checkpoint_store::{CheckpointStore, Savepoint, StoreError};
 use crate::connector::dead_letter;
@@ -56,7 +56,11 @@ impl JobArchive for SharedRuntime {
         })
     }
 
-    fn check_savepoint<'a>(&'a self, job: &'a StoredJob, from: &'a SavepointName) -> BoxFuture<'a, Result<SavepointCheck, JobError>> {
+    fn check_savepoint<'a>(
+        &'a self,
+        job: &'a StoredJob,
+        from: &'a SavepointName,
+    ) -> BoxFuture<'a, Result<SavepointCheck, JobError>> {
         Box::pin(async move {
             let store = self.store(from.job.as_ref().unwrap_or(&job.name))?;
             let problem = |error: &StoreError| Problem::new("from.savepoint", Some(from.to_string()), explain(error));
@@ -69,8 +73,9 @@ impl JobArchive for SharedRuntime {
             let runtime = std::sync::Arc::clone(&self.0);
             let declared = tokio::task::spawn_blocking(move || runtime.declared_states(&spec)).await;
             let declared = declared.map_err(|e| JobError::new(format!("look into the modules of {name}"), e))?;
-            let mut problems =
-                recovery::match_job(&savepoint.manifest, &restore::shape(&job.spec), &Default::default()).err().unwrap_or_default();
+            let mut problems = recovery::match_job(&savepoint.manifest, &restore::shape(&job.spec), &Default::default())
+                .err()
+                .unwrap_or_default();
             problems.extend(recovery::match_states(&savepoint.manifest, &declared));
             if let Err(error) = store.read_whole(&savepoint.pointer).await {
                 problems.push(problem(&error));

@@ -254,11 +254,12 @@ pub(super) async fn for_each_sink<T: Send + 'static>(
 ) -> Result<BTreeMap<String, T>, Failed> {
     let sinks = Arc::clone(sinks);
     let called = tokio::task::spawn_blocking(move || {
-        let one = |(name, sink): (&String, &Box<dyn Sink>)| match call(name, sink.as_ref()) {
-            Ok(answer) => Ok((name.clone(), answer)),
-            Err(e) => Err(Failed { reason: format!("sink {name}: {e}"), fatal: !e.retry }),
-        };
-        sinks.iter().map(one).collect()
+        let mut answers = BTreeMap::new();
+        for (name, sink) in sinks.iter() {
+            let answer = call(name, &**sink).map_err(|e| Failed { reason: format!("sink {name}: {e}"), fatal: !e.retry })?;
+            answers.insert(name.clone(), answer);
+        }
+        Ok(answers)
     });
     called.await.unwrap_or_else(|e| Err(fatal(format!("a call of the sinks panicked: {e}"))))
 }

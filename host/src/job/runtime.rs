@@ -127,7 +127,8 @@ impl Runtime {
         });
         let runtime = Arc::clone(self);
         tokio::spawn(async move {
-            let (name, start) = (job.name.clone(), restore::Start { id: job.start.id.clone(), from, allow_step_back: job.start.allow_step_back });
+            let (name, start) =
+                (job.name.clone(), restore::Start { id: job.start.id.clone(), from, allow_step_back: job.start.allow_step_back });
             let prepared = tokio::task::spawn_blocking(move || {
                 let plan = runtime.plan(&job)?;
                 let folder = runtime.folder(&job.name);
@@ -138,7 +139,18 @@ impl Runtime {
             match prepared {
                 Ok((plan, folder, store, metrics)) => {
                     let plan = Arc::new(plan);
-                    Supervisor { plan, folder, store, metrics, shared, commands: inbox, start, incarnations: Incarnations::default() }.run().await;
+                    Supervisor {
+                        plan,
+                        folder,
+                        store,
+                        metrics,
+                        shared,
+                        commands: inbox,
+                        start,
+                        incarnations: Incarnations::default(),
+                    }
+                    .run()
+                    .await;
                 }
                 Err(reason) => {
                     tracing::error!(job = %name, %reason, "job can't be started");

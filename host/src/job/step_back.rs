@@ -58,7 +58,8 @@ impl Newest<'_> {
         let Found { sound, mut damaged, named } = self.look(&candidates).await?;
         let place = sound.as_ref().map(|(place, _)| *place);
         let doubtful = recovery::doubtful(&entries);
-        let in_log = |(seq, why): &(u64, &str)| Damaged { checkpoint: None, why: format!("entry {seq} of the decision log: {why}") };
+        let in_log =
+            |(seq, why): &(u64, &str)| Damaged { checkpoint: None, why: format!("entry {seq} of the decision log: {why}") };
         damaged.splice(0..0, doubtful.iter().map(in_log));
         let newer_from = match place {
             Some(place) => candidates[place].newer_from,
@@ -68,13 +69,13 @@ impl Newest<'_> {
         };
         let epochs = newer_from.min(self.first)..self.first;
         let visible = self.visible(epochs.clone(), named).await?;
-        let count = |names: fn(&Visible) -> &Vec<String>| visible.values().map(|visible| names(visible).len()).sum();
+        let (newer, gone) = visible.values().fold((0, 0), |(newer, gone), it| (newer + it.there.len(), gone + it.gone.len()));
         let verdict = recovery::step_back(Facts {
             candidates: candidates.len(),
             sound: place,
             in_doubt: !doubtful.is_empty() || place.is_some_and(|place| candidates[place].in_doubt),
-            newer: count(|visible| &visible.there),
-            gone: count(|visible| &visible.gone),
+            newer,
+            gone,
             agreed: place.is_some_and(|place| candidates[place].agreed),
             may_repeat: self.plan.spec.delivery != Delivery::ExactlyOnce,
             allowed: self.start.allow_step_back,
@@ -156,7 +157,8 @@ impl Newest<'_> {
         let sound = candidates[place].pointer.checkpoint;
         let why = match question {
             Question::LogInDoubt => {
-                "what can't be read there may be a newer checkpoint, or your own start from a savepoint or from nothing".to_owned()
+                "what can't be read there may be a newer checkpoint, or your own start from a savepoint or from nothing"
+                    .to_owned()
             }
             Question::OutputGone => {
                 let gone = listed(visible, |visible| &visible.gone);

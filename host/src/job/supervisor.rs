@@ -99,7 +99,8 @@ impl Supervisor {
     }
 
     async fn attempt(&mut self, clock: Clock, strategy: &mut RestartStrategy) -> Result<End, restore::Failed> {
-        let mut restored = restore::restore(&self.plan, &self.folder, &self.store, &self.start, &mut self.incarnations, clock).await?;
+        let mut restored =
+            restore::restore(&self.plan, &self.folder, &self.store, &self.start, &mut self.incarnations, clock).await?;
         // Allowed for this start, not for whatever its later attempts meet.
         self.start.allow_step_back = false;
         self.shared.restored(restored.report.clone());

@@ -8,7 +8,7 @@
 //! * `"panic": true`: the check panics.
 
 use super::*;
-use crate::api::{DeadLetter, ModuleDescription, OperatorDescription, Problem, TaskStatus, now_ms};
+use crate::api::{DeadLetter, ModuleDescription, OperatorDescription, Problem, SavepointName, TaskStatus, now_ms};
 use crate::module_store::{ModuleError, ModuleInfo, ModuleInspector};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -192,7 +192,11 @@ impl JobArchive for FakeArchive {
         futures::future::ready(Ok(all)).boxed()
     }
 
-    fn check_savepoint<'a>(&'a self, job: &'a StoredJob, from: &'a SavepointName) -> BoxFuture<'a, Result<SavepointCheck, JobError>> {
+    fn check_savepoint<'a>(
+        &'a self,
+        job: &'a StoredJob,
+        from: &'a SavepointName,
+    ) -> BoxFuture<'a, Result<SavepointCheck, JobError>> {
         let owner = from.job.as_deref().unwrap_or(&job.name);
         let is_there = self.savepoints.lock().unwrap().iter().any(|it| it.job == owner && it.id == from.savepoint);
         futures::future::ready(Ok(is_there.then(Vec::new))).boxed()

@@ -1,7 +1,9 @@
 //! What the job manager needs of those who run jobs and keep what jobs leave behind. It knows them by these traits only, so it
 //! can be tested without a guest, a thread or a checkpoint.
 
-use crate::api::{CheckpointReport, DeadLetterPage, DeadLetterQuery, JobState, JobStatus, SavepointInfo, SavepointName, StartFrom};
+use crate::api::{
+    CheckpointReport, DeadLetterPage, DeadLetterQuery, JobState, JobStatus, SavepointInfo, SavepointName, StartFrom,
+};
 use crate::job_store::StoredJob;
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
@@ -57,7 +59,11 @@ pub trait JobArchive: Send + Sync + 'static {
     fn savepoints<'a>(&'a self, job: &'a StoredJob) -> BoxFuture<'a, Result<Vec<SavepointInfo>, JobError>>;
 
     /// Everything that keeps the job from starting there, at once. `None`: there is no such savepoint.
-    fn check_savepoint<'a>(&'a self, job: &'a StoredJob, from: &'a SavepointName) -> BoxFuture<'a, Result<SavepointCheck, JobError>>;
+    fn check_savepoint<'a>(
+        &'a self,
+        job: &'a StoredJob,
+        from: &'a SavepointName,
+    ) -> BoxFuture<'a, Result<SavepointCheck, JobError>>;
 
     /// `false` if there is none with this id.
     fn delete_savepoint<'a>(&'a self, job: &'a StoredJob, id: &'a str) -> BoxFuture<'a, Result<bool, JobError>>;

@@ -33,7 +33,8 @@ impl Disk {
     }
 
     fn remount(&self, how: &str) {
-        let status = Command::new("mount").args(["-o", &format!("remount,bind,{how}")]).arg(&self.0).status().expect("mount runs");
+        let status =
+            Command::new("mount").args(["-o", &format!("remount,bind,{how}")]).arg(&self.0).status().expect("mount runs");
         assert!(status.success(), "remount {how}");
     }
 }

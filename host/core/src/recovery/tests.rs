@@ -157,16 +157,8 @@ fn gaps_are_filled_from_the_oldest_decision_on() {
     assert_eq!(doubtful(&fences).iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), [3, 2]);
 }
 
-const SOUND: Facts = Facts {
-    candidates: 3,
-    sound: Some(0),
-    in_doubt: false,
-    newer: 0,
-    gone: 0,
-    agreed: false,
-    may_repeat: false,
-    allowed: false,
-};
+const SOUND: Facts =
+    Facts { candidates: 3, sound: Some(0), in_doubt: false, newer: 0, gone: 0, agreed: false, may_repeat: false, allowed: false };
 
 #[test]
 fn a_sound_job_goes_on_and_a_new_one_begins() {
@@ -203,7 +195,11 @@ fn a_crash_after_the_decision_takes_back_what_is_left_and_decides_nothing_again(
 fn nothing_is_ever_started_from_nothing_because_of_damage() {
     let nothing = Facts { sound: None, allowed: true, may_repeat: true, ..SOUND };
     assert_eq!(step_back(nothing), Verdict::NothingSound, "all are damaged");
-    assert_eq!(step_back(Facts { candidates: 0, newer: 1, ..nothing }), Verdict::NothingSound, "the log is gone, output is there");
+    assert_eq!(
+        step_back(Facts { candidates: 0, newer: 1, ..nothing }),
+        Verdict::NothingSound,
+        "the log is gone, output is there"
+    );
     assert_eq!(step_back(Facts { candidates: 0, in_doubt: true, ..nothing }), Verdict::NothingSound);
 }
 
@@ -285,12 +281,11 @@ fn what_a_job_lacks_is_refused_by_name_unless_it_may_be_dropped() {
 
 #[test]
 fn states_that_do_not_fit_are_told_all_at_once() {
-    let state = |name: &str, kind: &str, size: Option<u32>| {
-        json!({ "name": name, "kind": kind, "value_type": "u64", "map_key_type": null, "schema_version": 1, "value_size": size, "ttl": null })
-    };
+    let state = |name: &str, kind: &str, size: Option<u32>| json!({ "name": name, "kind": kind, "value_type": "u64", "map_key_type": null, "schema_version": 1, "value_size": size, "ttl": null });
     let mut manifest = manifest(1);
     let operator = manifest.operators.get_mut("count").unwrap();
-    operator.states = json!([state("a", "value", Some(8)), state("b", "list", None), state("c", "value", Some(8)), state("d", "list", None)]);
+    operator.states =
+        json!([state("a", "value", Some(8)), state("b", "list", None), state("c", "value", Some(8)), state("d", "list", None)]);
     let declared = |states: serde_json::Value| BTreeMap::from([("count".to_owned(), serde_json::from_value(states).unwrap())]);
     let same = declared(manifest.operators["count"].states.clone());
     assert_eq!(match_states(&manifest, &same), []);

@@ -83,7 +83,8 @@ impl Place {
         let (task, epoch, rest) = (parts.next()?, parts.next()?, parts.next()?);
         let is_number = |text: &str, digits| text.len() >= digits && text.bytes().all(|byte| byte.is_ascii_digit());
         let job: String = self.job_id.chars().take(8).collect();
-        let is_ours = is_number(task, 3) && is_number(epoch, 8) && rest.strip_prefix(&job).is_some_and(|rest| rest.starts_with('.'));
+        let is_ours =
+            is_number(task, 3) && is_number(epoch, 8) && rest.strip_prefix(&job).is_some_and(|rest| rest.starts_with('.'));
         epoch.parse().ok().filter(|_| is_ours)
     }
 
