@@ -140,7 +140,9 @@ fn lock(folder: &Path) -> Result<Option<File>, DataFolderError> {
         return Ok(None);
     }
     let path = folder.join("host.lock");
-    let file = OpenOptions::new().create(true).append(true).open(&path).map_err(io_error("open", &path))?;
+    OpenOptions::new().create(true).append(true).open(&path).map_err(io_error("open", &path))?;
+    // For reading: a file that is open for writing keeps people from making the file system read-only.
+    let file = File::open(&path).map_err(io_error("open", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => {

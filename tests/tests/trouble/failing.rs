@@ -21,8 +21,15 @@ fn checkpoints_that_take_too_long_are_aborted_and_their_output_is_not_lost() {
     host.push("running-totals");
     let out = host.work().join("out");
     let mut hasty = job.document(&out);
-    hasty["checkpoint"] = json!({ "interval": "50ms", "timeout": "1ms", "tolerable_failures": 1000 });
+    hasty["checkpoint"] = json!({ "interval": "50ms", "timeout": "10ms", "tolerable_failures": 1000 });
     host.put_job(&hasty);
+    // However fast the machine is: time passes while the host is held up.
+    for _ in 0..40 {
+        host.signal("STOP");
+        std::thread::sleep(Duration::from_millis(30));
+        host.signal("CONT");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     wait_for_aborted(&host, job.name, "checkpoint.timeout", 3);
     let running = host.job(job.name);
     assert_eq!((&running["status"]["state"], &running["status"]["attempt"]), (&json!("running"), &json!(1)), "{running}");
