@@ -66,23 +66,13 @@ impl JobFolder {
         segments_of(&self.manifest(0)).difference(&older).map(|path| self.0.join(path)).collect()
     }
 
-    /// Manifests and segments that no decision leads to, and temporary files.
+    /// Manifests that no decision leads to, and temporary files beside them. (A segment may be left over when a job ends while
+    /// segments are being merged; the next start sweeps it.)
     #[track_caller]
     pub fn orphans(&self) -> Vec<PathBuf> {
-        let mut needed = BTreeSet::new();
-        for (_, entry) in self.decisions() {
-            let Some(path) = entry["pointer"]["path"].as_str() else { continue };
-            let manifest = self.0.join(path);
-            if manifest.exists() {
-                needed.extend(segments_of(&manifest).into_iter().map(|segment| self.0.join(segment)));
-            }
-            needed.insert(manifest);
-        }
-        let mut found = files_in(&self.0.join("manifests"));
-        for operator in files_in(&self.0.join("segments")) {
-            found.extend(files_in(&operator));
-        }
-        found.into_iter().filter(|path| !needed.contains(path)).collect()
+        let path = |entry: &Value| entry["pointer"]["path"].as_str().map(|path| self.0.join(path));
+        let needed: BTreeSet<PathBuf> = self.decisions().iter().filter_map(|(_, entry)| path(entry)).collect();
+        files_in(&self.0.join("manifests")).into_iter().filter(|path| !needed.contains(path)).collect()
     }
 }
 

@@ -147,6 +147,12 @@ impl CheckpointStore {
         Ok(manifest)
     }
 
+    /// The greatest checkpoint that a manifest is named after, decided or not.
+    pub async fn greatest_checkpoint(&self) -> Result<Option<CheckpointId>, StoreError> {
+        let manifests = self.list(StorePath::MANIFESTS).await?;
+        Ok(manifests.iter().filter_map(|path| StorePath::checkpoint(path)).max())
+    }
+
     /// The manifest and all segments that it names, whole.
     pub async fn read_whole(&self, pointer: &ManifestPointer) -> Result<(Manifest, Segments), StoreError> {
         let manifest = self.read_manifest(pointer).await?;

@@ -25,7 +25,7 @@ use tidegate_core::checkpoint::{
     Restored as RestoredCheckpoint, SAVEPOINTS,
 };
 use tidegate_core::job_graph::spec::JobSpec;
-use tidegate_core::limits::NAME_BYTES_MAX;
+use tidegate_core::limits::{CHECKPOINTS_UNDECIDED_MAX, NAME_BYTES_MAX};
 use tidegate_core::recovery::{self, JobShape};
 
 /// Where the user wants the run to begin.
@@ -129,10 +129,16 @@ pub async fn restore(
 ) -> Result<Restored, Failed> {
     let acquired = store.acquire_again(run, clock.now_ms()).await?;
     fault::point(Fault::FenceWrittenRestoreNot);
-    let (mut log, next_checkpoint) = (acquired.log, acquired.plan.next_checkpoint);
+    let (mut log, mut next_checkpoint) = (acquired.log, acquired.plan.next_checkpoint);
+    // The first fence is older than every manifest, and fences stay. Where there is none but ours, the log was lost, and ids go on
+    // above those that are known all the same.
+    let lost = if log.entries().len() == 1 { store.greatest_checkpoint().await? } else { None };
+    if let Some(greatest) = lost {
+        next_checkpoint = next_checkpoint.max(greatest.saturating_add(1 + CHECKPOINTS_UNDECIDED_MAX));
+    }
     let sinks = build_sinks(plan, folder)?;
     let chosen = if recovery::has_started(log.entries(), &start.id) || start.from == StartFrom::Latest {
-        let newest = Newest { plan, store, start, sinks: &sinks, first: next_checkpoint, clock };
+        let newest = Newest { plan, store, start, sinks: &sinks, first: next_checkpoint, log_is_lost: lost.is_some(), clock };
         newest.choose(&mut log).await?
     } else {
         asked_for(plan, store, start, &mut log, clock).await?

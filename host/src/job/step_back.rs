@@ -39,6 +39,8 @@ pub(super) struct Newest<'a> {
     pub sinks: &'a Arc<Sinks>,
     /// The first checkpoint of this incarnation.
     pub first: CheckpointId,
+    /// There are manifests, and no entry of the log but our own fence.
+    pub log_is_lost: bool,
     pub clock: Clock,
 }
 
@@ -61,6 +63,10 @@ impl Newest<'_> {
         let in_log =
             |(seq, why): &(u64, &str)| Damaged { checkpoint: None, why: format!("entry {seq} of the decision log: {why}") };
         damaged.splice(0..0, doubtful.iter().map(in_log));
+        if self.log_is_lost {
+            let why = "the decision log is empty, but checkpoints were written".to_owned();
+            damaged.push(Damaged { checkpoint: None, why });
+        }
         let newer_from = match place {
             Some(place) => candidates[place].newer_from,
             None if candidates.is_empty() => recovery::begun_from_nothing(&entries),
@@ -73,7 +79,7 @@ impl Newest<'_> {
         let verdict = recovery::step_back(Facts {
             candidates: candidates.len(),
             sound: place,
-            in_doubt: !doubtful.is_empty() || place.is_some_and(|place| candidates[place].in_doubt),
+            in_doubt: self.log_is_lost || !doubtful.is_empty() || place.is_some_and(|place| candidates[place].in_doubt),
             newer,
             gone,
             agreed: place.is_some_and(|place| candidates[place].agreed),

@@ -125,7 +125,7 @@ fn with_everything_damaged_the_job_fails_and_never_begins_from_nothing() {
     host.restart();
     host.start_job(job.name, json!("latest"));
     let error = error_of_failed(&host, job.name);
-    assert!(error.contains("decision log of the job is empty, but it has committed output"), "{error}");
+    assert!(error.contains("the decision log is empty, but checkpoints were written"), "{error}");
     assert_eq!(output::sorted_lines(&host.work().join("out")), before, "nothing was written or taken back");
 }
 
