@@ -142,13 +142,50 @@ pub struct JobStatus {
     pub watermark: Option<i64>,
     /// Since this attempt started to run.
     pub uptime_ms: u64,
+    /// What this attempt was restored from; absent while that is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<RestoreReport>,
     pub tasks: Vec<TaskStatus>,
+}
+
+/// What an attempt began with.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RestoreReport {
+    /// Absent: from nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<u64>,
+    /// The savepoint's id, where it was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub savepoint: Option<String>,
+    /// Not the newest checkpoint: what was newer and can't be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<Damaged>,
+    /// Output that was visible, was taken back (into the sink's folder `.retracted`) and is produced again, by sink.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub retracted: BTreeMap<String, Vec<String>>,
+    /// Output that somebody had taken away, and that is produced again all the same, by sink.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub repeated: BTreeMap<String, Vec<String>>,
+}
+
+impl RestoreReport {
+    pub fn is_step_back(&self) -> bool {
+        !(self.damaged.is_empty() && self.retracted.is_empty() && self.repeated.is_empty())
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Damaged {
+    /// Absent: an entry of the decision log, which may have been a checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<u64>,
+    pub why: String,
 }
 
 impl JobStatus {
     /// Of a job that has no run in this host.
     pub fn ended(state: JobState, error: Option<String>) -> Self {
-        Self { state, attempt: 0, error, watermark: None, uptime_ms: 0, tasks: Vec::new() }
+        Self { state, attempt: 0, error, watermark: None, uptime_ms: 0, restored: None, tasks: Vec::new() }
     }
 }
 
@@ -198,17 +235,72 @@ pub struct JobList {
     pub jobs: Vec<JobView>,
 }
 
-/// Where a start begins.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+/// A savepoint, by its id. Of another job if that is named.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SavepointName {
+    pub savepoint: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
+}
+
+impl std::fmt::Display for SavepointName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.job {
+            Some(job) => write!(f, "{job}/{}", self.savepoint),
+            None => f.write_str(&self.savepoint),
+        }
+    }
+}
+
+/// Where a start begins: `"latest"`, `"fresh"`, `{"savepoint": ID}` or `{"savepoint": ID, "job": OTHER}`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum StartFrom {
     /// From the last completed checkpoint, or from nothing if there is none.
     #[default]
     Latest,
-    /// From a savepoint: its id, or the path of one of another job.
-    Savepoint(String),
     /// From nothing, whatever checkpoints there are.
     Fresh,
+    /// Of another job: this one gets a copy, and both go on independently.
+    #[serde(untagged)]
+    Savepoint(SavepointName),
+}
+
+impl StartFrom {
+    /// One of the job's own.
+    pub fn savepoint(id: &str) -> Self {
+        Self::Savepoint(SavepointName { savepoint: id.to_owned(), job: None })
+    }
+}
+
+// By hand: what serde makes of an untagged variant does not say what is wrong with a document.
+impl<'de> Deserialize<'de> for StartFrom {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Form;
+
+        impl<'de> serde::de::Visitor<'de> for Form {
+            type Value = StartFrom;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("`latest`, `fresh`, {\"savepoint\": ID} or {\"savepoint\": ID, \"job\": JOB}")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, word: &str) -> Result<StartFrom, E> {
+                match word {
+                    "latest" => Ok(StartFrom::Latest),
+                    "fresh" => Ok(StartFrom::Fresh),
+                    other => Err(E::unknown_variant(other, &["latest", "fresh", "savepoint"])),
+                }
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<StartFrom, A::Error> {
+                SavepointName::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(StartFrom::Savepoint)
+            }
+        }
+
+        deserializer.deserialize_any(Form)
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -216,6 +308,10 @@ pub enum StartFrom {
 pub struct StartRequest {
     #[serde(default)]
     pub from: StartFrom,
+    /// With `latest`: where the newest checkpoint can't be read, go back to an older one, even if rows that somebody has taken away
+    /// already are written again.
+    #[serde(default)]
+    pub allow_step_back: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

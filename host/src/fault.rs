@@ -43,6 +43,8 @@ faults! {
     IncarnationWrittenFenceNot = "incarnation-written-fence-not",
     /// Older incarnations are dead, the choice of a savepoint or of a fresh start is not recorded.
     FenceWrittenRestoreNot = "fence-written-restore-not",
+    /// That an older checkpoint is restored is in the log, newer output is still visible.
+    StepBackWrittenOutputNot = "step-back-written-output-not",
     /// What to restore is settled, what was decided before is not finished.
     RestoreWrittenSinksNot = "restore-written-sinks-not",
     /// All sinks have finished what was decided, no task runs.

@@ -29,13 +29,14 @@ pub use crate::api::{CheckpointReport, JobState, JobStatus, SavepointInfo, Start
 pub use crate::job_store::{StartIntent, StoredJob};
 pub use error::ManagerError;
 pub use operation::Waiter;
-pub use runtime::{CheckedJob, JobArchive, JobError, JobRuntime, ReplayError, RunningJob};
+pub use runtime::{CheckedJob, JobArchive, JobError, JobRuntime, ReplayError, RunningJob, SavepointCheck};
 pub use tidegate_core::checkpoint::StopMode;
 
 use crate::api::{
     DeadLetter, DeadLetterPage, DeadLetterQuery, DesiredState, GraphEdge, GraphNode, JobGraph, JobView, JobWhy, ModuleView,
     NodeKind, OperationView, ReplayRequest, ReplayView, RunFacts, now_ms,
 };
+use crate::data_folder::DataFolder;
 use crate::job_store::{JobStore, Unreadable};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
@@ -64,6 +65,8 @@ pub struct Parts {
     /// Relative paths in jobs that are created from now on are relative to this folder. Absolute.
     pub base: PathBuf,
     pub resume: Resume,
+    /// Held until the end of the host.
+    pub folder: Option<DataFolder>,
 }
 
 /// Which of the stored jobs start when the manager opens.
@@ -358,7 +361,7 @@ impl JobManager {
 
     pub async fn delete_savepoint(&self, name: &str, id: &str) -> Result<(), ManagerError> {
         let (this, stored, id) = (self.clone(), self.find(name)?.stored(), id.to_owned());
-        if stored.start.from == StartFrom::Savepoint(id.clone()) && stored.desired == DesiredState::Running {
+        if stored.start.from == StartFrom::savepoint(&id) && stored.desired == DesiredState::Running {
             return Err(ManagerError::Conflict {
                 attempted: format!("delete the savepoint `{id}`"),
                 cause: "the job is starting from it".into(),

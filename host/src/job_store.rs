@@ -9,6 +9,7 @@
 //! store's business.
 
 use crate::api::{DesiredState, Ended, StartFrom};
+use crate::data_folder::Claim;
 use crate::durable_file;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,6 +17,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tidegate_core::job_graph::spec::JobSpec;
 
 pub const JOB_FORMAT: u32 = 1;
@@ -50,11 +52,14 @@ pub struct StoredJob {
 pub struct StartIntent {
     pub id: String,
     pub from: StartFrom,
+    /// The user accepts that this start goes back to an older checkpoint where the newest can't be read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_step_back: bool,
 }
 
 impl StartIntent {
     pub fn new(from: StartFrom) -> Self {
-        Self { id: durable_file::unique_id(), from }
+        Self { id: durable_file::unique_id(), from, allow_step_back: false }
     }
 }
 
@@ -88,13 +93,19 @@ pub struct Loaded {
 #[derive(Debug, Clone)]
 pub struct JobStore {
     root: PathBuf,
+    /// While it holds, this host may change the jobs' files.
+    claim: Option<Arc<Claim>>,
 }
 
 impl JobStore {
     /// `root` is the `jobs` folder.
     pub fn open(root: &Path) -> Result<Self, JobStoreError> {
         durable_file::create_folder(root).map_err(|e| error(format!("make the folder {}", root.display()), e))?;
-        Ok(Self { root: root.to_owned() })
+        Ok(Self { root: root.to_owned(), claim: None })
+    }
+
+    pub fn claimed_by(self, claim: Arc<Claim>) -> Self {
+        Self { claim: Some(claim), ..self }
     }
 
     pub fn load(&self) -> Result<Loaded, JobStoreError> {
@@ -122,6 +133,7 @@ impl JobStore {
 
     pub fn save(&self, job: &StoredJob) -> Result<(), JobStoreError> {
         let path = self.path(&job.name);
+        self.check_claim(&path)?;
         let json = serde_json::to_vec_pretty(job).expect("BUG: a stored job is not JSON");
         durable_file::replace(&path, &json).map_err(|e| error(format!("store {}", path.display()), e))
     }
@@ -129,9 +141,15 @@ impl JobStore {
     /// The folder goes too, when nothing else is left in it.
     pub fn remove(&self, name: &str) -> Result<(), JobStoreError> {
         let path = self.path(name);
+        self.check_claim(&path)?;
         durable_file::remove(&path).map_err(|e| error(format!("remove {}", path.display()), e))?;
         let _ = fs::remove_dir(self.root.join(name));
         Ok(())
+    }
+
+    fn check_claim(&self, path: &Path) -> Result<(), JobStoreError> {
+        let claim = self.claim.as_ref().map_or(Ok(()), |claim| claim.check());
+        claim.map_err(|e| error(format!("change {}", path.display()), e))
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -189,7 +207,7 @@ pub(crate) mod tests {
             modules: BTreeMap::new(),
             base: "/".into(),
             desired: DesiredState::Running,
-            start: StartIntent::new(StartFrom::Savepoint("sp-1".into())),
+            start: StartIntent::new(StartFrom::savepoint("sp-1")),
             created_ms: 1,
             changed_ms: 2,
             ended: None,

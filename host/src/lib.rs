@@ -7,6 +7,8 @@ pub mod checkpoint_store;
 pub mod cli;
 pub mod config;
 pub mod connector;
+pub mod data_folder;
+pub mod disk;
 pub mod doctor;
 pub mod durable_file;
 pub mod fault;

@@ -7,6 +7,7 @@
 //! * a task or a request that does not end holds the process up for a bounded time only: a job survives worse ends than that.
 
 use crate::config::{ConfigError, HostConfig};
+use crate::data_folder::{DataFolder, DataFolderError};
 use crate::http::{self, HttpConfig};
 use crate::job_manager::{JobArchive, JobManager, JobRuntime, ManagerError, Parts, Resume};
 use crate::job_store::{JobStore, JobStoreError};
@@ -47,6 +48,8 @@ pub enum HostError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
+    Folder(#[from] DataFolderError),
+    #[error(transparent)]
     Modules(#[from] ModuleStoreError),
     #[error(transparent)]
     Jobs(#[from] JobStoreError),
@@ -73,6 +76,7 @@ impl HostError {
                 io::ErrorKind::AddrNotAvailable => Some("the address is none of this machine's".into()),
                 _ => None,
             },
+            Self::Folder(error) => Some(error.remedy()),
             Self::Config(error) => error.remedy(),
             Self::Modules(_) | Self::Jobs(_) => Some("check that the folder is there and writable".into()),
             Self::Manager(_) | Self::Serve(_) | Self::Engine(_) | Self::Threads(_) => None,
@@ -82,11 +86,12 @@ impl HostError {
 
 /// The handle to everything, over the stores of a data folder.
 pub async fn open(config: &HostConfig, wiring: &dyn Wiring, resume: Resume) -> Result<JobManager, HostError> {
+    let folder = DataFolder::open(&config.data)?;
     let modules = ModuleStore::open(&config.modules(), wiring.inspector(config.compile)?)?;
-    let jobs = JobStore::open(&config.jobs())?;
+    let jobs = JobStore::open(&config.jobs())?.claimed_by(folder.claim());
     let metrics = Arc::new(Metrics::default());
     let Engine { runtime, archive } = wiring.engine(config, &modules, &metrics)?;
-    let parts = Parts { runtime, archive, modules, jobs, metrics, base: config.base.clone(), resume };
+    let parts = Parts { runtime, archive, modules, jobs, metrics, base: config.base.clone(), resume, folder: Some(folder) };
     Ok(JobManager::open(parts).await?)
 }
 

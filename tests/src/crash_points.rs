@@ -1,6 +1,7 @@
 //! A crash between any two durable steps of the real host: the job is started again, comes to its end, and its output is that of a run
 //! without the crash. Also a second crash, while the host recovers from the first.
 
+use crate::damage::{Damage, JobFolder};
 use crate::host::Host;
 use crate::job::TotalsJob;
 use crate::output;
@@ -30,6 +31,8 @@ enum Scenario {
     Stop,
     /// The job, stopped with a savepoint, is started from it.
     StartFromSavepoint,
+    /// The newest checkpoint can't be read when the host comes back.
+    StepBack,
 }
 
 fn scenario(fault: Fault) -> Scenario {
@@ -49,6 +52,7 @@ fn scenario(fault: Fault) -> Scenario {
         | Fault::MergeWrittenChainNot
         | Fault::FinalCommittedFinishNot => Scenario::Run,
         Fault::IncarnationWrittenFenceNot | Fault::RestoreWrittenSinksNot | Fault::SinksRecoveredTasksNot => Scenario::Restart,
+        Fault::StepBackWrittenOutputNot => Scenario::StepBack,
         Fault::FenceWrittenRestoreNot => Scenario::StartFromSavepoint,
         Fault::SavepointSegmentsWrittenManifestNot | Fault::SavepointManifestWrittenPointerNot => Scenario::Savepoint,
         Fault::SavepointWrittenStopNot => Scenario::Stop,
@@ -96,9 +100,12 @@ fn crash_and_finish(fault: Fault, passage: u64, second: Option<Fault>) -> Result
     let _ = host.client().try_put_json(&path, &job);
     match scenario {
         Scenario::Run => {}
-        Scenario::Restart => {
-            host.wait_for_checkpoints(JOB.name, 2);
+        Scenario::Restart | Scenario::StepBack => {
+            host.wait_for_checkpoints(JOB.name, 4);
             host.kill();
+            if scenario == Scenario::StepBack {
+                Damage::Flipped.to(&JobFolder(host.data().join("jobs").join(JOB.name)).manifest(0));
+            }
             arm(&mut host);
             host.spawn();
         }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -68,7 +68,9 @@ fn build() -> PathBuf {
 
 /// A host on a folder of its own. Dropping it kills the process; a test that panics gets the end of the log.
 pub struct Host {
-    folder: TempDir,
+    /// Shared by two hosts where a test is about that.
+    folder: Arc<TempDir>,
+    log: PathBuf,
     process: Option<Child>,
     client: Client,
     environment: Vec<(String, String)>,
@@ -86,7 +88,24 @@ impl Host {
     pub fn prepared() -> Self {
         let folder = tempfile::Builder::new().prefix("tidegate-test-").tempdir().expect("a folder for the host");
         std::fs::create_dir(folder.path().join("work")).expect("a working folder");
-        Self { folder, process: None, client: Client::new("not started"), environment: Vec::new() }
+        let log = folder.path().join("host.log");
+        Self { folder: Arc::new(folder), log, process: None, client: Client::new("not started"), environment: Vec::new() }
+    }
+
+    /// Another host on the same folders, not started yet.
+    pub fn second(&self) -> Self {
+        let log = self.folder.path().join("second.log");
+        Self { folder: Arc::clone(&self.folder), log, process: None, client: Client::new("not started"), environment: Vec::new() }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("the host was started").id()
+    }
+
+    /// `STOP` and `CONT`, say.
+    pub fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([&format!("-{signal}"), &self.pid().to_string()]).status();
+        assert!(sent.expect("there is a kill command").success(), "kill -{signal} {}", self.pid());
     }
 
     /// For the next start, until it is cleared.
@@ -164,11 +183,6 @@ impl Host {
         })
     }
 
-    /// Of the process that runs now.
-    pub fn pid(&self) -> u32 {
-        self.process.as_ref().expect("the host was started").id()
-    }
-
     pub fn has_ended(&mut self) -> bool {
         self.process.as_mut().is_none_or(|process| process.try_wait().expect("the process can be asked").is_some())
     }
@@ -186,8 +200,8 @@ impl Host {
         self.client.base()
     }
 
-    fn log(&self) -> PathBuf {
-        self.folder.path().join("host.log")
+    fn log(&self) -> &Path {
+        &self.log
     }
 
     /// All that the host has said so far, over all its lives.
@@ -208,8 +222,10 @@ impl Drop for Host {
             let lines: Vec<_> = log.lines().collect();
             eprintln!("---- the end of the host's log ----\n{}", lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n"));
             if std::env::var_os("TIDEGATE_KEEP").is_some() {
-                self.folder.disable_cleanup(true);
                 eprintln!("---- kept: {} ----", self.folder.path().display());
+                if let Some(folder) = Arc::get_mut(&mut self.folder) {
+                    folder.disable_cleanup(true);
+                }
             }
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! * [`guest`]: one guest behind the host's boundary, in the test's own process; calls are made by hand;
 //! * [`host`], [`client`], [`job`]: the real binary as a process of its own, driven over HTTP, killed and started again;
+//! * [`damage`]: what lies on the disk, and what may happen to it;
 //! * [`output`], [`generator`], [`totals`]: what came out, and what should have. They share no code with the host: an oracle that
 //!   leans on the thing it judges proves nothing.
 //!
@@ -14,6 +15,7 @@ pub mod chain;
 pub mod cli;
 pub mod client;
 pub mod crash_points;
+pub mod damage;
 pub mod generator;
 pub mod guest;
 pub mod host;

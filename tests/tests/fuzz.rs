@@ -179,7 +179,13 @@ fn some_rows() -> Vec<Vec<u8>> {
 
 fn rows(bytes: &[u8]) {
     let Some((count, bytes)) = bytes.split_first() else { return };
-    let limits = RowLimits { key_bytes_max: 100, value_bytes_max: 1000, headers_bytes_max: 100, batch_rows_max: 50 };
+    let limits = RowLimits {
+        key_bytes_max: 100,
+        value_bytes_max: 1000,
+        headers_bytes_max: 100,
+        batch_rows_max: 50,
+        ..RowLimits::default()
+    };
     if row::check(bytes, u32::from(*count), &limits).is_ok() {
         let walked: Vec<_> = row::raw(bytes).collect();
         assert_eq!(walked.len(), usize::from(*count));
@@ -224,7 +230,7 @@ fn segments() -> Vec<Vec<u8>> {
         }
         state.begin_batch(&rows.bytes, rows.count, CallTime { watermark: 0, processing_time: 0 });
         for slot in 0..40 {
-            let domain = tidegate_core::state_schema::TimeDomain::EventTime;
+            let domain = state_schema::TimeDomain::EventTime;
             state.set_timer(slot, domain, i64::from(slot) * 3, u64::from(slot)).expect("sets a timer");
         }
         state.commit();

@@ -16,7 +16,9 @@
 //!   that was trimmed since, and it reads again then;
 //! * what was decided last is what is restored: a start from a savepoint or from nothing is a decision too, and a crash right after
 //!   it does not fall back to an older checkpoint;
-//! * checkpoint ids are used once in the life of a job, also those of checkpoints that nobody decided.
+//! * checkpoint ids are used once in the life of a job, also those of checkpoints that nobody decided;
+//! * an entry that can't be read stands in the log as [`Decision::Lost`]. Below the last decision it changes nothing; behind it the
+//!   truth may be in it, and nobody guesses. [`step_back`] says what follows from damage.
 //!
 //! What this is not: a lease. Two hosts that take a job from each other all the time make no progress, but no mistake either.
 
@@ -24,6 +26,7 @@ use crate::checkpoint::{CheckpointId, Manifest, ManifestPointer, OperatorManifes
 use crate::key_group;
 use crate::limits::CHECKPOINTS_UNDECIDED_MAX;
 use crate::problem::Problem;
+use crate::state_schema::StateDeclaration;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -56,7 +59,32 @@ pub enum Decision {
     Fence { first_checkpoint: CheckpointId },
     /// The job goes on from here, whatever was decided before. `None`: from nothing. `start` names the request of the user, so that
     /// it is not carried out twice.
-    Restore { pointer: Option<ManifestPointer>, start: String },
+    Restore {
+        pointer: Option<ManifestPointer>,
+        start: String,
+        /// It was not the user who chose: something newer could not be read.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step_back: Option<StepBack>,
+    },
+    /// In memory only: the entry is missing or damaged.
+    #[serde(skip)]
+    Lost { why: String },
+}
+
+/// A restore that leaves out what can't be read any more. The history before it goes on to be this job's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepBack {
+    /// Checkpoints that were decided and are given up, newest first.
+    pub skipped: Vec<CheckpointId>,
+    /// Output of these epochs and later ones is what the job will produce again.
+    pub newer_from: CheckpointId,
+}
+
+impl LogEntry {
+    /// For an entry that is missing or can't be read.
+    pub fn lost(seq: Seq, why: String) -> Self {
+        Self { seq, incarnation: 0, uuid: String::new(), decision: Decision::Lost { why }, time_ms: 0 }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,9 +127,12 @@ pub fn plan(entries: &[(Seq, LogEntry)]) -> Result<Plan, CorruptLog> {
     let used = entries.iter().map(|(_, entry)| match &entry.decision {
         Decision::Commit { pointer } | Decision::Restore { pointer: Some(pointer), .. } => pointer.checkpoint + 1,
         Decision::Fence { first_checkpoint } => *first_checkpoint,
-        Decision::Restore { pointer: None, .. } => 1,
+        Decision::Restore { pointer: None, .. } | Decision::Lost { .. } => 1,
     });
-    let next_checkpoint = used.max().map_or(1, |base| base.saturating_add(CHECKPOINTS_UNDECIDED_MAX));
+    // A lost entry may have been a decision, and with it ids went on as far.
+    let lost = entries.iter().filter(|(_, entry)| matches!(entry.decision, Decision::Lost { .. })).count() as u64;
+    let margin = CHECKPOINTS_UNDECIDED_MAX + lost * (CHECKPOINTS_UNDECIDED_MAX + 1);
+    let next_checkpoint = used.max().map_or(1, |base| base.saturating_add(margin));
     Ok(Plan { fence_at: last_seq + 1, restore, next_checkpoint })
 }
 
@@ -110,8 +141,34 @@ fn decided(entry: &LogEntry) -> Option<Option<&ManifestPointer>> {
     match &entry.decision {
         Decision::Commit { pointer } => Some(Some(pointer)),
         Decision::Restore { pointer, .. } => Some(pointer.as_ref()),
-        Decision::Fence { .. } => None,
+        Decision::Fence { .. } | Decision::Lost { .. } => None,
     }
+}
+
+/// Puts [`Decision::Lost`] where numbers are missing, from the oldest decision on. Only for a log that was read often enough to know
+/// that nobody is trimming it meanwhile.
+pub fn fill_gaps(entries: &mut Vec<(Seq, LogEntry)>) {
+    let Some(last) = entries.last().map(|(seq, _)| *seq) else { return };
+    let oldest = entries.iter().find(|(_, entry)| decided(entry).is_some());
+    let first = match oldest {
+        // What lies below it was trimmed.
+        Some((seq, _)) => *seq,
+        None => 1,
+    };
+    let known: BTreeSet<Seq> = entries.iter().map(|(seq, _)| *seq).collect();
+    let missing = (first..last).filter(|seq| !known.contains(seq));
+    entries.extend(missing.map(|seq| (seq, LogEntry::lost(seq, "it is missing".to_owned()))));
+    entries.sort_by_key(|(seq, _)| *seq);
+}
+
+/// The entries behind the last decision that can't be read: one of them may have been a newer decision.
+pub fn doubtful(entries: &[(Seq, LogEntry)]) -> Vec<(Seq, &str)> {
+    let behind = entries.iter().rev().take_while(|(_, entry)| decided(entry).is_none());
+    let lost = behind.filter_map(|(seq, entry)| match &entry.decision {
+        Decision::Lost { why } => Some((*seq, why.as_str())),
+        _ => None,
+    });
+    lost.collect()
 }
 
 /// From the oldest decision on, numbers are dense. Below it only fences are left, because trimming spares them.
@@ -171,29 +228,147 @@ pub fn removable(entries: &[(Seq, LogEntry)], oldest: CheckpointId) -> Vec<Seq> 
     entries[..kept].iter().filter(|(_, entry)| decided(entry).is_some()).map(|(seq, _)| *seq).collect()
 }
 
-/// The completed checkpoint to try when the manifest or a segment of `unreadable` can't be read: the next older one since the job
-/// last started from a savepoint or from nothing. What lies before such a start is another history.
-///
-/// Output that was committed after it will be produced again, so this is for a user to allow, and to be reported.
-pub fn step_back<'a>(entries: &'a [(Seq, LogEntry)], unreadable: &ManifestPointer) -> Option<&'a ManifestPointer> {
-    let mut seen = false;
+/// A decided checkpoint that a job can go back to, as long as it can be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate<'a> {
+    pub pointer: &'a ManifestPointer,
+    /// Output of these epochs and later ones came after it.
+    pub newer_from: CheckpointId,
+    /// Going back to it was decided already, and nothing since: what came after it may be taken back without asking again.
+    pub agreed: bool,
+    /// Entries that can't be read lie between the end of the log and this one.
+    pub in_doubt: bool,
+}
+
+/// What the job can be restored from, newest first, back to where the user last started it from a savepoint or from nothing: what
+/// lies before that is another history.
+pub fn candidates(entries: &[(Seq, LogEntry)]) -> Vec<Candidate<'_>> {
+    let mut found: Vec<Candidate> = Vec::new();
+    let (mut skipped, mut in_doubt) = (BTreeSet::new(), false);
     for (_, entry) in entries.iter().rev() {
-        let Some(pointer) = decided(entry) else { continue };
-        if seen {
-            return pointer;
-        }
-        seen = pointer == Some(unreadable);
-        if matches!(entry.decision, Decision::Restore { .. }) {
-            return None;
+        match &entry.decision {
+            Decision::Fence { .. } => {}
+            Decision::Lost { .. } => in_doubt = true,
+            Decision::Commit { pointer } => {
+                let known = found.iter().any(|candidate| candidate.pointer.path == pointer.path);
+                if !known && !skipped.contains(&pointer.checkpoint) {
+                    found.push(Candidate { pointer, newer_from: pointer.checkpoint + 1, agreed: false, in_doubt });
+                }
+            }
+            Decision::Restore { pointer, step_back: Some(step), .. } => {
+                skipped.extend(step.skipped.iter().copied());
+                if let Some(pointer) = pointer
+                    && !found.iter().any(|candidate| candidate.pointer.path == pointer.path)
+                {
+                    let agreed = found.is_empty() && !in_doubt;
+                    found.push(Candidate { pointer, newer_from: step.newer_from, agreed, in_doubt });
+                }
+            }
+            Decision::Restore { pointer, step_back: None, .. } => {
+                if let Some(pointer) = pointer {
+                    found.push(Candidate {
+                        pointer,
+                        newer_from: first_id_of(entries, entry.incarnation),
+                        agreed: false,
+                        in_doubt,
+                    });
+                }
+                break;
+            }
         }
     }
-    None
+    found
+}
+
+/// Output of these epochs and later ones belongs to the history that began from nothing, if the job has decided nothing since.
+pub fn begun_from_nothing(entries: &[(Seq, LogEntry)]) -> CheckpointId {
+    let last = entries.iter().map(|(_, entry)| entry).rfind(|entry| decided(entry).is_some());
+    last.map_or(1, |entry| first_id_of(entries, entry.incarnation))
+}
+
+/// Above every id of those before it.
+fn first_id_of(entries: &[(Seq, LogEntry)], incarnation: u64) -> CheckpointId {
+    let first = entries.iter().find_map(|(_, entry)| match entry.decision {
+        Decision::Fence { first_checkpoint } if entry.incarnation == incarnation => Some(first_checkpoint),
+        _ => None,
+    });
+    // Its fence is lost: nothing is known to be newer, and nothing is taken back on a guess.
+    first.unwrap_or(CheckpointId::MAX)
+}
+
+/// What was found out about a job that is to go on from its latest checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts {
+    /// How many [`candidates`] there are, and the first one that can be read whole.
+    pub candidates: usize,
+    pub sound: Option<usize>,
+    /// [`doubtful`] entries lie behind the last decision, or [`Candidate::in_doubt`] is true of the sound one.
+    pub in_doubt: bool,
+    /// Visible output that is newer than the sound one and would be produced again. It can be taken back.
+    pub newer: usize,
+    /// The same, where it can't be taken back: somebody has taken it away.
+    pub gone: usize,
+    pub agreed: bool,
+    /// The job promises at-least-once only.
+    pub may_repeat: bool,
+    /// The user said that the job may step back.
+    pub allowed: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing is wrong: the newest decision is restored, or there is none yet.
+    GoOn,
+    /// From the sound candidate. Newer output is taken back. With `decide`, this is a decision and goes into the log first.
+    StepBack { decide: bool },
+    /// A user has to allow it.
+    Ask(Question),
+    /// No checkpoint can be read, or the log of a job that has output is gone. Never answered with a start from nothing.
+    NothingSound,
+}
+
+/// Why a step back is not for the host to decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Question {
+    /// What can't be read may have been the user's own start from a savepoint or from nothing.
+    LogInDoubt,
+    /// Rows that somebody has taken away would be written again.
+    OutputGone,
+}
+
+/// Whether to step back from what can't be read, to the newest checkpoint that can. Done at once where no reader gets a row twice by
+/// it; else asked for.
+pub fn step_back(facts: Facts) -> Verdict {
+    let Facts { candidates, sound, in_doubt, newer, gone, agreed, may_repeat, allowed } = facts;
+    let Some(sound) = sound else {
+        let is_new = candidates == 0 && !in_doubt && newer + gone == 0;
+        return if is_new { Verdict::GoOn } else { Verdict::NothingSound };
+    };
+    if sound == 0 && !in_doubt {
+        if newer + gone == 0 {
+            return Verdict::GoOn;
+        }
+        if agreed {
+            return Verdict::StepBack { decide: false };
+        }
+    }
+    match () {
+        () if allowed => Verdict::StepBack { decide: true },
+        () if in_doubt => Verdict::Ask(Question::LogInDoubt),
+        () if gone > 0 && !may_repeat => Verdict::Ask(Question::OutputGone),
+        () => Verdict::StepBack { decide: true },
+    }
 }
 
 /// The completed checkpoints that may still be in the store, oldest first: candidates for retention.
 pub fn completed(entries: &[(Seq, LogEntry)]) -> Vec<&ManifestPointer> {
     let mut pointers: Vec<&ManifestPointer> = Vec::new();
-    for pointer in entries.iter().filter_map(|(_, entry)| decided(entry).flatten()) {
+    for (_, entry) in entries {
+        if let Decision::Restore { step_back: Some(step), .. } = &entry.decision {
+            // Given up: nobody goes back to them.
+            pointers.retain(|known| !step.skipped.contains(&known.checkpoint));
+        }
+        let Some(pointer) = decided(entry).flatten() else { continue };
         // Restored again: it is as young as its last decision.
         pointers.retain(|known| known.path != pointer.path);
         pointers.push(pointer);
@@ -280,6 +455,38 @@ pub fn match_job(manifest: &Manifest, job: &JobShape, may_drop: &BTreeSet<String
         }
     }
     if problems.is_empty() { Ok(found) } else { Err(problems) }
+}
+
+/// Whether the states that the job's operators declare can hold what a checkpoint has for them. Says everything that does not fit at
+/// once; the operators themselves are matched by [`match_job`].
+pub fn match_states(manifest: &Manifest, declared: &BTreeMap<String, Vec<StateDeclaration>>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (name, operator) in &manifest.operators {
+        let has_state = operator.tasks.iter().any(|chain| !chain.is_empty());
+        // One that can't be read has none, as those of operators without state.
+        let stored: Vec<StateDeclaration> = serde_json::from_value(operator.states.clone()).unwrap_or_default();
+        let Some(declared) = declared.get(name).filter(|_| has_state) else { continue };
+        for was in &stored {
+            let key = format!("operator.{name}.states.{}", was.name);
+            let Some(is) = declared.iter().find(|state| state.name == was.name) else {
+                let message =
+                    format!("checkpoint {} holds this state, and {name} declares none of this name", manifest.checkpoint);
+                problems.push(Problem::new(key, None, message));
+                continue;
+            };
+            let size = |state: &StateDeclaration| state.fixed_size().filter(|size| *size > 0);
+            if was.kind != is.kind {
+                let message = format!("is declared as {:?}, checkpoint {} holds {:?}", is.kind, manifest.checkpoint, was.kind);
+                problems.push(Problem::new(key, None, message));
+            } else if let (Some(had), Some(has)) = (size(was), size(is))
+                && had != has
+            {
+                let message = format!("has values of {has} bytes, checkpoint {} holds values of {had}", manifest.checkpoint);
+                problems.push(Problem::new(key, None, message));
+            }
+        }
+    }
+    problems
 }
 
 /// The chains that hold the state of these key groups, which may have been written with another parallelism. Their segments may

@@ -9,15 +9,19 @@
 //! Invariants:
 //! * an entry is created if absent and never changed; a create that says "exists", or fails, is followed by reading what is there;
 //! * one decision at a time, at the next number;
-//! * after a decision that is somebody else's or in doubt this incarnation adds nothing more.
+//! * after a decision that is somebody else's or in doubt this incarnation adds nothing more;
+//! * an entry ends with a checksum over the rest of it. One that is damaged, or missing between others, is read as
+//!   [`Decision::Lost`], and what follows from that is decided in core;
+//! * numbers of incarnations are above all in the log and in `inc/`; those below the newest that has fenced are deleted, fences never.
 
 use super::{AppendError, CheckpointStore, StoreError, StorePath, unique_id};
 use crate::fault::{self, Fault};
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStoreExt;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use tidegate_core::checkpoint::{CheckpointId, ManifestPointer};
-use tidegate_core::recovery::{self, Answered, CorruptLog, Decision, LogEntry, Plan, Seq};
+use tidegate_core::recovery::{self, Answered, CorruptLog, Decision, LogEntry, Plan, Seq, StepBack};
 
 /// A write that did not answer clearly is tried again so often; the pause doubles from the first one.
 const WRITE_TRIES: usize = 5;
@@ -47,6 +51,21 @@ pub struct DecisionLog {
     lost: bool,
 }
 
+/// All incarnations of one run of a job in one host, those included whose fence was never confirmed.
+#[derive(Debug, Default)]
+pub struct Incarnations {
+    first: Option<u64>,
+    uuids: BTreeSet<String>,
+}
+
+impl Incarnations {
+    /// Somebody else who has taken the job over from this run.
+    fn superseded_by<'a>(&self, entries: &'a [(Seq, LogEntry)]) -> Option<&'a LogEntry> {
+        let first = self.first?;
+        entries.iter().map(|(_, entry)| entry).rfind(|entry| entry.incarnation > first && !self.uuids.contains(&entry.uuid))
+    }
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Incarnation {
     incarnation: u64,
@@ -65,10 +84,22 @@ enum Created {
 impl CheckpointStore {
     /// Takes the job over: whoever worked on it until now can decide nothing more. `now_ms` is for people.
     pub async fn acquire(&self, now_ms: u64) -> Result<Acquired, StoreError> {
+        self.acquire_again(&mut Incarnations::default(), now_ms).await
+    }
+
+    /// As [`Self::acquire`], for the next attempt of a run: one that somebody else has fenced meanwhile does not take the job back.
+    pub async fn acquire_again(&self, run: &mut Incarnations, now_ms: u64) -> Result<Acquired, StoreError> {
         let uuid = unique_id();
-        let incarnation = self.create_incarnation(&uuid, now_ms).await?;
-        fault::point(Fault::IncarnationWrittenFenceNot);
         let mut entries = self.read_log().await?;
+        if let Some(stranger) = run.superseded_by(&entries) {
+            return Err(StoreError::fenced(stranger));
+        }
+        run.uuids.insert(uuid.clone());
+        let known = entries.iter().map(|(_, entry)| entry.incarnation).max().unwrap_or(0);
+        let incarnation = self.create_incarnation(known, &uuid, now_ms).await?;
+        run.first.get_or_insert(incarnation);
+        fault::point(Fault::IncarnationWrittenFenceNot);
+        entries = self.read_log().await?;
         for _ in 0..ACQUIRE_TRIES {
             if let Some(newer) = recovery::superseded_by(&entries, incarnation) {
                 return Err(StoreError::fenced(newer));
@@ -83,6 +114,7 @@ impl CheckpointStore {
                     let last = self.list_log().await?.last().copied().unwrap_or(0);
                     if recovery::fence_holds(plan.fence_at, last) {
                         entries.push((fence.seq, fence));
+                        self.trim_incarnations(incarnation).await;
                         let log = DecisionLog { store: self.clone(), incarnation, uuid, entries, lost: false };
                         return Ok(Acquired { log, plan });
                     }
@@ -93,14 +125,26 @@ impl CheckpointStore {
         Err(StoreError::Contended { attempted: "fence the job", tries: ACQUIRE_TRIES })
     }
 
+    /// Who has taken the job over from this run, if anybody has.
+    pub async fn taken_over(&self, run: &Incarnations) -> Result<Option<StoreError>, StoreError> {
+        let entries = self.read_log().await?;
+        Ok(run.superseded_by(&entries).map(StoreError::fenced))
+    }
+
     /// The decision log as it stands, for people. Who is to act on it needs [`CheckpointStore::acquire`].
     pub async fn read_log(&self) -> Result<Vec<(Seq, LogEntry)>, StoreError> {
         let mut tries = 0;
         loop {
             tries += 1;
-            let retry = match self.try_read_log().await {
-                Ok(entries) => match recovery::plan(&entries) {
+            let read = self.try_read_log().await;
+            let retry = match read {
+                Ok(mut entries) => match recovery::plan(&entries) {
                     Ok(_) => return Ok(entries),
+                    // Nobody trims for so long: it is a hole.
+                    Err(CorruptLog::Gap { .. }) if tries == READ_TRIES => {
+                        recovery::fill_gaps(&mut entries);
+                        return Ok(entries);
+                    }
                     Err(error @ CorruptLog::Gap { .. }) => StoreError::from(error),
                     Err(error) => return Err(error.into()),
                 },
@@ -116,7 +160,13 @@ impl CheckpointStore {
     }
 
     async fn try_read_log(&self) -> Result<Vec<(Seq, LogEntry)>, StoreError> {
-        let reads = self.list_log().await?.into_iter().map(|seq| async move { Ok((seq, self.read_entry(seq).await?)) });
+        let reads = self.list_log().await?.into_iter().map(|seq| async move {
+            match self.read_entry(seq).await {
+                Ok(entry) => Ok((seq, entry)),
+                Err(StoreError::Corrupt { why, .. }) => Ok((seq, LogEntry::lost(seq, format!("it is damaged: {why}")))),
+                Err(error) => Err(error),
+            }
+        });
         futures::stream::iter(reads).buffered(super::CONCURRENT_OBJECTS_MAX).try_collect().await
     }
 
@@ -128,7 +178,19 @@ impl CheckpointStore {
     }
 
     async fn read_entry(&self, seq: Seq) -> Result<LogEntry, StoreError> {
-        self.read_json(&StorePath::Decision { seq }.to_string()).await
+        let path = StorePath::Decision { seq }.to_string();
+        let bytes = self.read(&path).await?;
+        unseal(&bytes).map_err(|why| StoreError::Corrupt { path, why })
+    }
+
+    /// They only keep two starters from having one number, and who has a lower one than a fence stops at that fence. What can't be
+    /// deleted is a few bytes.
+    async fn trim_incarnations(&self, mine: u64) {
+        let Ok(listed) = self.list(StorePath::INCARNATIONS).await else { return };
+        let older = listed.into_iter().filter(|path| StorePath::number(path).is_some_and(|number| number < mine));
+        if let Err(error) = self.delete_all(older.collect()).await {
+            tracing::warn!(job = self.job(), %error, "could not remove older incarnations");
+        }
     }
 
     pub(super) async fn read_json<T: for<'a> Deserialize<'a>>(&self, path: &str) -> Result<T, StoreError> {
@@ -137,9 +199,9 @@ impl CheckpointStore {
     }
 
     /// Numbers only order those who start the job; the fence is what counts.
-    async fn create_incarnation(&self, uuid: &str, time_ms: u64) -> Result<u64, StoreError> {
+    async fn create_incarnation(&self, known: u64, uuid: &str, time_ms: u64) -> Result<u64, StoreError> {
         let listed = self.list(StorePath::INCARNATIONS).await?;
-        let mut number = listed.iter().filter_map(|path| StorePath::number(path)).max().unwrap_or(0) + 1;
+        let mut number = listed.iter().filter_map(|path| StorePath::number(path)).max().unwrap_or(0).max(known) + 1;
         for tries in 1..=ACQUIRE_TRIES {
             let path = StorePath::Incarnation { number }.to_string();
             let mine = Incarnation { incarnation: number, uuid: uuid.to_owned(), time_ms, pid: std::process::id() };
@@ -161,7 +223,7 @@ impl CheckpointStore {
     /// Create if absent, and look again until it is clear whose entry stands there.
     async fn create_entry(&self, entry: &LogEntry) -> Created {
         let path = StorePath::Decision { seq: entry.seq }.to_string();
-        let bytes = serde_json::to_vec(entry).expect("BUG: a decision can be written as JSON");
+        let bytes = seal(entry);
         for tries in 1.. {
             let error = match self.create(&path, bytes.clone().into()).await {
                 Ok(()) => return Created::Mine,
@@ -210,8 +272,14 @@ impl DecisionLog {
     }
 
     /// The job goes on from here; `None`: from nothing.
-    pub async fn restore(&mut self, pointer: Option<ManifestPointer>, start: &str, now_ms: u64) -> Result<(), AppendError> {
-        self.append(Decision::Restore { pointer, start: start.to_owned() }, now_ms).await
+    pub async fn restore(
+        &mut self,
+        pointer: Option<ManifestPointer>,
+        start: &str,
+        step_back: Option<StepBack>,
+        now_ms: u64,
+    ) -> Result<(), AppendError> {
+        self.append(Decision::Restore { pointer, start: start.to_owned(), step_back }, now_ms).await
     }
 
     async fn append(&mut self, decision: Decision, time_ms: u64) -> Result<(), AppendError> {
@@ -242,6 +310,35 @@ impl DecisionLog {
         }
         Ok(())
     }
+}
+
+const CHECKSUM: &[u8] = b",\"crc32c\":\"";
+/// Of `,"crc32c":"01234567"}`.
+const SEAL_BYTES: usize = 21;
+
+/// The entry as JSON, with a last field that is a checksum over all before it.
+fn seal(entry: &LogEntry) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec(entry).expect("BUG: a decision can be written as JSON");
+    bytes.pop();
+    let checksum = format!("{:08x}\"}}", crc32c::crc32c(&bytes));
+    bytes.extend_from_slice(CHECKSUM);
+    bytes.extend_from_slice(checksum.as_bytes());
+    bytes
+}
+
+/// Entries of the first builds have no checksum, and are believed if they can be read.
+fn unseal(bytes: &[u8]) -> Result<LogEntry, String> {
+    let body = &bytes[..bytes.len().saturating_sub(SEAL_BYTES)];
+    if let Some(checksum) = bytes[body.len()..].strip_prefix(CHECKSUM) {
+        let found = crc32c::crc32c(body);
+        if !checksum.starts_with(format!("{found:08x}").as_bytes()) {
+            let written = String::from_utf8_lossy(checksum.get(..8).unwrap_or_default()).into_owned();
+            return Err(format!("its checksum is {found:08x}, {written} was written"));
+        }
+    } else if bytes.windows(CHECKSUM.len()).any(|window| window == CHECKSUM) {
+        return Err("it does not end with its checksum".to_owned());
+    }
+    serde_json::from_slice(bytes).map_err(|error| error.to_string())
 }
 
 async fn pause(tries: usize) {

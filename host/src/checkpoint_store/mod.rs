@@ -40,7 +40,7 @@ mod savepoint;
 mod stepped;
 
 pub use error::{AppendError, StoreError};
-pub use log::{Acquired, DecisionLog};
+pub use log::{Acquired, DecisionLog, Incarnations};
 pub use path::StorePath;
 pub use savepoint::Savepoint;
 
@@ -51,7 +51,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,6 +59,9 @@ use tidegate_core::checkpoint::{CheckpointId, MANIFEST_FORMAT, Manifest, Manifes
 
 /// Objects that are read, copied or deleted at the same time. A local disk is busy with fewer, a remote store answers slowly.
 const CONCURRENT_OBJECTS_MAX: usize = 16;
+
+/// By operator: segments of all its tasks, those of one task oldest first.
+pub type Segments = BTreeMap<String, Vec<(SegmentRef, Bytes)>>;
 
 /// The part of an object store that belongs to one job.
 #[derive(Debug, Clone)]
@@ -98,6 +101,11 @@ impl CheckpointStore {
     pub fn stepped(mut self, steps: &IoSteps) -> Self {
         self.store = Arc::new(stepped::Stepped { inner: self.store, steps: steps.clone() });
         self
+    }
+
+    /// The part of another job in the same store.
+    pub fn of_job(&self, job: &str) -> Self {
+        Self::new(Arc::clone(&self.store), job)
     }
 
     pub fn job(&self) -> &str {
@@ -147,6 +155,26 @@ impl CheckpointStore {
         Ok(manifest)
     }
 
+    /// The greatest checkpoint that a manifest is named after, decided or not.
+    pub async fn greatest_checkpoint(&self) -> Result<Option<CheckpointId>, StoreError> {
+        let manifests = self.list(StorePath::MANIFESTS).await?;
+        Ok(manifests.iter().filter_map(|path| StorePath::checkpoint(path)).max())
+    }
+
+    /// The manifest and all segments that it names, whole.
+    pub async fn read_whole(&self, pointer: &ManifestPointer) -> Result<(Manifest, Segments), StoreError> {
+        let manifest = self.read_manifest(pointer).await?;
+        let mut all = Segments::new();
+        for (name, operator) in &manifest.operators {
+            let mut segments = Vec::new();
+            for segment in operator.tasks.iter().flatten() {
+                segments.push((segment.clone(), self.read_segment(segment).await?));
+            }
+            all.insert(name.clone(), segments);
+        }
+        Ok((manifest, all))
+    }
+
     /// Deletes manifests and segments. What is gone already is fine: an earlier try may have got so far.
     pub async fn delete(&self, paths: &[String]) -> Result<(), StoreError> {
         if let Some(path) = paths.iter().find(|path| path.starts_with(SAVEPOINTS)) {
@@ -164,11 +192,19 @@ impl CheckpointStore {
 
     /// Deletes the manifests and segments that are not in `keep`: what a predecessor had written and nobody decided, or was about
     /// to delete. For a job that is acquired and whose tasks do not run yet. Answers what was deleted.
-    pub async fn sweep(&self, log: &DecisionLog, keep: &BTreeSet<String>) -> Result<Vec<String>, StoreError> {
+    ///
+    /// Only what is named after a checkpoint before `first`, the first of this incarnation: a successor that has fenced us without our
+    /// knowing uses higher ids, and what it writes is not ours to delete.
+    pub async fn sweep(
+        &self,
+        log: &DecisionLog,
+        keep: &BTreeSet<String>,
+        first: CheckpointId,
+    ) -> Result<Vec<String>, StoreError> {
         assert_eq!(log.job(), self.job(), "BUG: the log of another job");
         let mut orphans = self.list(StorePath::MANIFESTS).await?;
         orphans.extend(self.list(StorePath::SEGMENTS).await?);
-        orphans.retain(|path| !keep.contains(path));
+        orphans.retain(|path| !keep.contains(path) && StorePath::checkpoint(path).is_some_and(|checkpoint| checkpoint < first));
         self.delete(&orphans).await?;
         Ok(orphans)
     }

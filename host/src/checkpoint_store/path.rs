@@ -51,6 +51,13 @@ impl StorePath<'_> {
         let (_, name) = path.rsplit_once('/')?;
         name.strip_suffix(".json")?.parse().ok()
     }
+
+    /// The checkpoint in the name of a manifest or a segment. `None`: not a name of ours.
+    pub fn checkpoint(path: &str) -> Option<CheckpointId> {
+        let name = path.rsplit_once('/')?.1;
+        let (rest, _uuid) = name.rsplit_once('-')?;
+        rest.rsplit('-').next()?.parse().ok()
+    }
 }
 
 impl Display for StorePath<'_> {
@@ -93,5 +100,8 @@ mod tests {
         }
         assert_eq!(StorePath::number("commits/000000000042.json"), Some(42));
         assert_eq!(StorePath::number("commits/readme.txt"), None);
+        assert_eq!(StorePath::checkpoint("manifests/000000000009-ab.json"), Some(9));
+        assert_eq!(StorePath::checkpoint("segments/count/001-000000000009-ab.seg"), Some(9));
+        assert_eq!(StorePath::checkpoint("segments/count/notes.txt"), None);
     }
 }

@@ -28,6 +28,12 @@ impl Savepoint {
 impl CheckpointStore {
     /// Copies what a manifest names. May be called again for the same id and manifest: it finishes what was begun.
     pub async fn store_savepoint(&self, id: &str, manifest: &Manifest) -> Result<ManifestPointer, StoreError> {
+        self.store_savepoint_of(self, id, manifest).await
+    }
+
+    /// As [`Self::store_savepoint`], for a manifest whose segments lie in the part of another job of the same store: it may be deleted
+    /// afterwards.
+    pub async fn store_savepoint_of(&self, other: &Self, id: &str, manifest: &Manifest) -> Result<ManifestPointer, StoreError> {
         check_name(id)?;
         let mut manifest = manifest.clone();
         manifest.kind = CheckpointKind::Savepoint;
@@ -47,7 +53,7 @@ impl CheckpointStore {
             Err(error) => return Err(error),
         }
         let copying = copies.into_iter().map(|(from, to)| async move {
-            let copied = self.store.copy(&self.location(&from), &self.location(&to)).await;
+            let copied = self.store.copy(&other.location(&from), &self.location(&to)).await;
             copied.map_err(|source| match source {
                 object_store::Error::NotFound { .. } => StoreError::Missing { path: from },
                 source => StoreError::failed("copy", format!("{from} to {to}"), source),

@@ -121,7 +121,7 @@ async fn a_start_from_nothing_is_a_decision_too() {
     let mut first = store.acquire(1).await.unwrap();
     first.log.commit(put_checkpoint(&store, 1).await.unwrap().0, 2).await.unwrap();
     let mut second = store.acquire(3).await.unwrap();
-    second.log.restore(None, "start", 4).await.unwrap();
+    second.log.restore(None, "start", None, 4).await.unwrap();
     assert_eq!(store.acquire(5).await.unwrap().plan.restore, Restore::Fresh);
 }
 
@@ -191,16 +191,76 @@ async fn a_trimmed_log_keeps_fences_and_can_be_restored() {
     assert!(matches!(&second.plan.restore, Restore::From(pointer) if pointer.checkpoint == 6));
 }
 
-#[tokio::test]
-async fn a_lost_decision_is_found_out_and_nothing_is_guessed() {
+async fn decided(checkpoints: std::ops::RangeInclusive<u64>) -> (Arc<InMemory>, CheckpointStore) {
     let (memory, store) = in_memory();
     let mut log = store.acquire(1).await.unwrap().log;
-    for checkpoint in 1..=3 {
+    for checkpoint in checkpoints {
         log.commit(put_checkpoint(&store, checkpoint).await.unwrap().0, 2).await.unwrap();
     }
+    (memory, store)
+}
+
+#[tokio::test]
+async fn a_decision_that_is_lost_in_the_middle_is_known_as_lost_and_the_last_one_counts() {
+    let (memory, store) = decided(1..=3).await;
     memory.delete(&store.location(&StorePath::Decision { seq: 3 }.to_string())).await.unwrap();
-    let error = store.acquire(3).await.unwrap_err().to_string();
-    assert!(error.starts_with("the decision log has entries 2 and 4, and nothing between them"), "{error}");
+    let acquired = store.acquire(3).await.unwrap();
+    assert!(matches!(&acquired.plan.restore, Restore::From(pointer) if pointer.checkpoint == 3));
+    assert!(matches!(&acquired.log.entries()[2].1.decision, Decision::Lost { why } if why == "it is missing"));
+    assert!(tidegate_core::recovery::doubtful(acquired.log.entries()).is_empty());
+}
+
+/// Every bit of an entry, and every length.
+#[tokio::test]
+async fn a_damaged_decision_is_never_taken_for_another() {
+    let (memory, store) = decided(1..=2).await;
+    let path = store.location(&StorePath::Decision { seq: 3 }.to_string());
+    let whole = memory.get(&path).await.unwrap().bytes().await.unwrap();
+    let right = store.read_log().await.unwrap();
+    let mut damaged = Vec::new();
+    for at in 0..whole.len() {
+        for bit in 0..8 {
+            let mut bytes = whole.to_vec();
+            bytes[at] ^= 1 << bit;
+            damaged.push(bytes);
+        }
+        damaged.push(whole[..at].to_vec());
+    }
+    for bytes in damaged {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        memory.put(&path, bytes.into()).await.unwrap();
+        let read = store.read_log().await.unwrap();
+        let is_lost = matches!(read[2].1.decision, Decision::Lost { .. });
+        assert!(is_lost || read == right, "{text}: {:?}", read[2]);
+    }
+}
+
+#[tokio::test]
+async fn incarnations_are_trimmed_and_numbered_by_the_log() {
+    let (memory, store) = in_memory();
+    for _ in 0..4 {
+        store.acquire(1).await.unwrap();
+    }
+    assert_eq!(store.list(StorePath::INCARNATIONS).await.unwrap(), ["inc/0000000004.json"]);
+    memory.delete(&store.location("inc/0000000004.json")).await.unwrap();
+    assert_eq!(store.acquire(1).await.unwrap().log.incarnation(), 5);
+}
+
+#[tokio::test]
+async fn a_run_that_was_fenced_does_not_take_the_job_back() {
+    let (_, store) = in_memory();
+    let mut run = Incarnations::default();
+    for attempt in 0..3 {
+        store.acquire_again(&mut run, attempt).await.unwrap();
+        assert!(store.taken_over(&run).await.unwrap().is_none());
+    }
+    let stranger = store.acquire(3).await.unwrap().log.incarnation();
+    let told = store.taken_over(&run).await.unwrap().unwrap();
+    let error = store.acquire_again(&mut run, 4).await.unwrap_err();
+    assert!(matches!(error, StoreError::Fenced { incarnation, .. } if incarnation == stranger), "{error}");
+    assert_eq!(told.to_string(), error.to_string());
+    // A new run, because a user has asked for one, does.
+    store.acquire(5).await.unwrap();
 }
 
 #[tokio::test]
@@ -213,12 +273,16 @@ async fn a_sweep_removes_what_nobody_decided() {
     let savepoint = store.store_savepoint("s", &manifest).await.unwrap();
     let acquired = store.acquire(3).await.unwrap();
     let keep = manifest.segments().map(|segment| segment.path.clone()).chain([kept.path.clone()]).collect();
-    let swept = store.sweep(&acquired.log, &keep).await.unwrap();
+    // Written by a successor that we do not know of.
+    let first = acquired.plan.next_checkpoint;
+    let (newer, _) = put_checkpoint(&store, first + 100).await.unwrap();
+    let swept = store.sweep(&acquired.log, &keep, first).await.unwrap();
     assert_eq!(swept.len(), 2);
+    store.read_manifest(&newer).await.unwrap();
     assert!(swept.contains(&orphan.path));
     store.read_manifest(&kept).await.unwrap();
     store.read_manifest(&savepoint).await.unwrap();
-    assert_eq!(store.sweep(&acquired.log, &keep).await.unwrap(), [""; 0]);
+    assert_eq!(store.sweep(&acquired.log, &keep, first).await.unwrap(), [""; 0]);
 }
 
 #[tokio::test]

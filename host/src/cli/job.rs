@@ -10,7 +10,7 @@ use super::terminal::{
 };
 use crate::api::{
     CheckpointList, CheckpointReport, DeadLetter, DeadLetterPage, DesiredState, JobList, JobState, JobView, JobWhy,
-    OperationView, StartFrom, StartRequest, StopRequest, TaskStatus,
+    OperationView, RestoreReport, SavepointName, StartFrom, StartRequest, StopRequest, TaskStatus,
 };
 use crate::durable_file::unique_id;
 use clap::Subcommand;
@@ -50,9 +50,16 @@ pub enum JobCommand {
     /// Start a job that is stopped.
     Start {
         job: String,
-        /// Where to begin: `latest` (the last checkpoint), `fresh` (from nothing) or a savepoint's id or path.
-        #[arg(long, default_value = "latest", value_name = "latest|fresh|SAVEPOINT")]
+        /// Where to begin: `latest` (the last checkpoint), `fresh` (from nothing), a savepoint's id, or JOB/ID for a savepoint of
+        /// another job.
+        #[arg(long, default_value = "latest", value_name = "latest|fresh|[JOB/]SAVEPOINT")]
         from: String,
+        /// The same as `--from` with a savepoint.
+        #[arg(long, value_name = "[JOB/]SAVEPOINT", conflicts_with = "from")]
+        from_savepoint: Option<String>,
+        /// Where the newest checkpoint can't be read, go back to an older one, even if rows that were taken away are written again.
+        #[arg(long, conflicts_with = "from_savepoint")]
+        allow_step_back: bool,
     },
     /// Remove a job with its checkpoints and dead letters.
     Delete {
@@ -126,17 +133,14 @@ pub fn execute(command: JobCommand, client: &Client, terminal: &mut Terminal) ->
             }
             Ok(())
         }
-        JobCommand::Start { job, from } => {
-            let from = match from.as_str() {
-                "latest" => StartFrom::Latest,
-                "fresh" => StartFrom::Fresh,
-                _ => StartFrom::Savepoint(from),
+        JobCommand::Start { job, from, from_savepoint, allow_step_back } => {
+            let from = match (from_savepoint, from.as_str()) {
+                (Some(savepoint), _) => StartFrom::Savepoint(savepoint_name(&savepoint)),
+                (None, "latest") => StartFrom::Latest,
+                (None, "fresh") => StartFrom::Fresh,
+                (None, savepoint) => StartFrom::Savepoint(savepoint_name(savepoint)),
             };
-            let view: JobView = client.post(&format!("{}/start", job_path(&job)), &StartRequest { from })?;
-            if !terminal.as_json(&view) {
-                terminal.line(format!("{job} is {}", state_now(&view)));
-            }
-            Ok(())
+            start(&job, &StartRequest { from, allow_step_back }, client, terminal)
         }
         JobCommand::Delete { job, force, with_savepoints } => {
             {
@@ -159,6 +163,22 @@ pub fn execute(command: JobCommand, client: &Client, terminal: &mut Terminal) ->
             logs::logs(&job, follow, level.as_deref(), operator.as_deref(), limit, client, terminal)
         }
     }
+}
+
+/// `ID`, or `JOB/ID`.
+pub fn savepoint_name(text: &str) -> SavepointName {
+    match text.split_once('/') {
+        Some((job, savepoint)) => SavepointName { savepoint: savepoint.to_owned(), job: Some(job.to_owned()) },
+        None => SavepointName { savepoint: text.to_owned(), job: None },
+    }
+}
+
+pub fn start(job: &str, request: &StartRequest, client: &Client, terminal: &mut Terminal) -> Result<(), CliError> {
+    let view: JobView = client.post(&format!("{}/start", job_path(job)), request)?;
+    if !terminal.as_json(&view) {
+        terminal.line(format!("{job} is {}", state_now(&view)));
+    }
+    Ok(())
 }
 
 fn create(file: &std::path::Path, no_start: bool, client: &Client, terminal: &mut Terminal) -> Result<(), CliError> {
@@ -234,6 +254,9 @@ fn show(view: &JobView, terminal: &mut Terminal) {
     terminal.line(format!("  watermark  {}", event_time(status.watermark)));
     if let Some(error) = &status.error {
         terminal.line(format!("  error      {}", terminal::printable(error)));
+    }
+    if let Some(restored) = status.restored.as_ref().filter(|restored| restored.is_step_back()) {
+        step_back(restored, terminal);
     }
     if let Some(ended) = &view.ended {
         let savepoint = ended.savepoint.as_ref().map(|id| format!(", savepoint {id}")).unwrap_or_default();
@@ -329,6 +352,20 @@ fn why(answer: &JobWhy, terminal: &mut Terminal) {
             ]);
         }
         terminal.table(&table);
+    }
+}
+
+fn step_back(restored: &RestoreReport, terminal: &mut Terminal) {
+    let from = restored.checkpoint.map_or_else(|| "nothing".to_owned(), |checkpoint| format!("checkpoint {checkpoint}"));
+    terminal.line(format!("  restored   {}", terminal.paint(&format!("from {from}, not from the newest"), Colour::Yellow)));
+    for damaged in &restored.damaged {
+        let what = damaged.checkpoint.map_or_else(|| "decision log".to_owned(), |checkpoint| format!("checkpoint {checkpoint}"));
+        terminal.line(format!("    damaged  {what}: {}", terminal::printable(&damaged.why)));
+    }
+    for (done, by_sink) in [("retracted", &restored.retracted), ("repeated", &restored.repeated)] {
+        for (sink, names) in by_sink {
+            terminal.line(format!("    {done:<9}  {} of {sink}", terminal::printable(&names.join(", "))));
+        }
     }
 }
 

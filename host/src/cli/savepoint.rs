@@ -2,9 +2,9 @@
 
 use super::client::{Client, segment};
 use super::error::CliError;
-use super::job::job_path;
+use super::job::{job_path, savepoint_name, start};
 use super::terminal::{Table, Terminal, bytes, number, text, time};
-use crate::api::{OperationView, SavepointList, SavepointRequest};
+use crate::api::{OperationView, SavepointList, SavepointRequest, StartFrom, StartRequest};
 use crate::durable_file::unique_id;
 use clap::Subcommand;
 
@@ -19,6 +19,12 @@ pub enum SavepointCommand {
     },
     /// The savepoints of a job.
     List { job: String },
+    /// Start a job that is stopped from a savepoint: its own, or a copy of another job's.
+    Restore {
+        job: String,
+        #[arg(value_name = "[JOB/]SAVEPOINT")]
+        savepoint: String,
+    },
     /// Remove one for good.
     Delete { job: String, savepoint: String },
 }
@@ -62,6 +68,10 @@ pub fn execute(command: SavepointCommand, client: &Client, terminal: &mut Termin
                 ]);
             }
             terminal.table(&table);
+        }
+        SavepointCommand::Restore { job, savepoint } => {
+            let from = StartFrom::Savepoint(savepoint_name(&savepoint));
+            start(&job, &StartRequest { from, allow_step_back: false }, client, terminal)?;
         }
         SavepointCommand::Delete { job, savepoint } => {
             client.delete(&format!("{}/savepoints/{}", job_path(&job), segment(&savepoint)))?;

@@ -9,8 +9,9 @@
 
 use super::generator::mix;
 use super::options::OptionReader;
-use super::{ConnectorContext, ConnectorError, PreCommit, Sink, SinkWriter};
+use super::{ConnectorContext, ConnectorError, PreCommit, Sink, SinkWriter, Visible};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use tidegate_core::checkpoint::{CheckpointId, Committable};
@@ -212,8 +213,17 @@ impl Sink for Blackhole {
         Ok(())
     }
 
-    fn recover(&self, _decided: &[Committable]) -> Result<(), ConnectorError> {
+    fn recover(&self, _decided: &[Committable], _first: CheckpointId) -> Result<(), ConnectorError> {
         Ok(())
+    }
+
+    /// Nothing that anybody could look up, and nothing to take back.
+    fn visible(&self, _epochs: Range<CheckpointId>, _named: &[Committable]) -> Result<Visible, ConnectorError> {
+        Ok(Visible::default())
+    }
+
+    fn retract(&self, _epochs: Range<CheckpointId>) -> Result<Vec<String>, ConnectorError> {
+        Ok(Vec::new())
     }
 
     fn strongest(&self) -> Delivery {

@@ -26,6 +26,7 @@ mod stepped;
 
 pub use stepped::{SteppedSink, SteppedSource};
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_core::checkpoint::{CheckpointId, Committable, SplitSnapshot};
@@ -145,6 +146,15 @@ pub trait SinkWriter: Send {
     fn abort(&mut self);
 }
 
+/// Output that would be produced again.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Visible {
+    /// In its place: [`Sink::retract`] takes it back.
+    pub there: Vec<String>,
+    /// Was visible, and somebody has taken it away.
+    pub gone: Vec<String>,
+}
+
 /// The job's side of a sink.
 pub trait Sink: Send + Sync {
     fn open(&self, task: u32, parallelism: u32) -> Result<Box<dyn SinkWriter>, ConnectorError>;
@@ -156,8 +166,15 @@ pub trait Sink: Send + Sync {
     fn abort(&self, committables: &[Committable]) -> Result<(), ConnectorError>;
 
     /// After a restart and before any writer is open: finishes what is decided and discards everything else that this job's
-    /// predecessors left behind. Idempotent.
-    fn recover(&self, decided: &[Committable]) -> Result<(), ConnectorError>;
+    /// predecessors left behind. They had epochs before `first`; what has later ones is a successor's. Idempotent.
+    fn recover(&self, decided: &[Committable], first: CheckpointId) -> Result<(), ConnectorError>;
+
+    /// Output of these epochs that readers can see, or could: the job is about to go back to before them. `named` are committables of
+    /// manifests that can still be read.
+    fn visible(&self, epochs: Range<CheckpointId>, named: &[Committable]) -> Result<Visible, ConnectorError>;
+
+    /// Takes back what is visible of these epochs, and answers with what that was. Idempotent.
+    fn retract(&self, epochs: Range<CheckpointId>) -> Result<Vec<String>, ConnectorError>;
 
     /// The strongest guarantee this sink can give.
     fn strongest(&self) -> Delivery;

@@ -5,8 +5,9 @@
 
 use super::options::OptionReader;
 use super::row_text::{FORMATS, RowText};
-use super::{ConnectorContext, ConnectorError, PreCommit, Sink, SinkWriter};
+use super::{ConnectorContext, ConnectorError, PreCommit, Sink, SinkWriter, Visible};
 use std::io::Write;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use tidegate_core::checkpoint::{CheckpointId, Committable};
 use tidegate_core::job_graph::spec::{Delivery, SinkSpec};
@@ -53,8 +54,17 @@ impl Sink for Stdout {
         Ok(())
     }
 
-    fn recover(&self, _decided: &[Committable]) -> Result<(), ConnectorError> {
+    fn recover(&self, _decided: &[Committable], _first: CheckpointId) -> Result<(), ConnectorError> {
         Ok(())
+    }
+
+    /// Nothing that anybody could look up, and nothing to take back.
+    fn visible(&self, _epochs: Range<CheckpointId>, _named: &[Committable]) -> Result<Visible, ConnectorError> {
+        Ok(Visible::default())
+    }
+
+    fn retract(&self, _epochs: Range<CheckpointId>) -> Result<Vec<String>, ConnectorError> {
+        Ok(Vec::new())
     }
 
     fn strongest(&self) -> Delivery {

@@ -1,7 +1,8 @@
 //! Sources and sinks whose calls are steps of an incarnation (see [`crate::fault::io_step`]). The file calls below them are steps too.
 
-use super::{BatchLimits, ConnectorError, PreCommit, Sink, SinkWriter, Source, SourceBatch, SourceReader, SourceStatus};
+use super::{BatchLimits, ConnectorError, PreCommit, Sink, SinkWriter, Source, SourceBatch, SourceReader, SourceStatus, Visible};
 use crate::fault::io_step::IoSteps;
+use std::ops::Range;
 use std::time::Duration;
 use tidegate_core::checkpoint::{CheckpointId, Committable, SplitSnapshot};
 use tidegate_core::job_graph::spec::Delivery;
@@ -90,8 +91,16 @@ impl Sink for SteppedSink {
         self.step("sink: abort", || self.inner.abort(committables))
     }
 
-    fn recover(&self, decided: &[Committable]) -> Result<(), ConnectorError> {
-        self.step("sink: recover", || self.inner.recover(decided))
+    fn recover(&self, decided: &[Committable], first: CheckpointId) -> Result<(), ConnectorError> {
+        self.step("sink: recover", || self.inner.recover(decided, first))
+    }
+
+    fn visible(&self, epochs: Range<CheckpointId>, named: &[Committable]) -> Result<Visible, ConnectorError> {
+        self.step("sink: visible", || self.inner.visible(epochs, named))
+    }
+
+    fn retract(&self, epochs: Range<CheckpointId>) -> Result<Vec<String>, ConnectorError> {
+        self.step("sink: retract", || self.inner.retract(epochs))
     }
 
     fn strongest(&self) -> Delivery {

@@ -75,7 +75,7 @@ pub async fn start(
     Body(body): Body,
 ) -> Result<Json<JobView>, HttpProblem> {
     let request: StartRequest = request::json_or_default(&headers, &body)?;
-    Ok(Json(host.manager.start(&name, request.from).await?))
+    Ok(Json(host.manager.start_as(&name, request).await?))
 }
 
 pub async fn stop(

@@ -1,17 +1,20 @@
 //! What a job has left on disk, whether it runs or not: savepoints and dead letters.
 
-use super::dead_letters;
 use super::replay_log::EntryKind;
 use super::runtime::SharedRuntime;
-use crate::api::{DeadLetter, DeadLetterPage, DeadLetterQuery, LetterState, ReplayRequest, ReplayView, SavepointInfo};
+use super::{dead_letters, restore};
+use crate::api::{
+    DeadLetter, DeadLetterPage, DeadLetterQuery, LetterState, ReplayRequest, ReplayView, SavepointInfo, SavepointName,
+};
 use crate::checkpoint_store::{CheckpointStore, Savepoint, StoreError};
 use crate::connector::dead_letter;
-use crate::job_manager::{JobArchive, JobError, ReplayError};
+use crate::job_manager::{JobArchive, JobError, ReplayError, SavepointCheck};
 use crate::job_store::StoredJob;
 use crate::task::snapshot::explain;
 use futures::future::BoxFuture;
 use std::path::Path;
 use tidegate_core::checkpoint::SAVEPOINTS;
+use tidegate_core::problem::Problem;
 use tidegate_core::recovery::{self, Plan, Restore};
 
 pub fn savepoint_info(job: &str, folder: &Path, savepoint: &Savepoint) -> SavepointInfo {
@@ -53,6 +56,34 @@ impl JobArchive for SharedRuntime {
             }
             savepoints.sort_by_key(|savepoint| (savepoint.created_ms, savepoint.checkpoint));
             Ok(savepoints)
+        })
+    }
+
+    fn check_savepoint<'a>(
+        &'a self,
+        job: &'a StoredJob,
+        from: &'a SavepointName,
+    ) -> BoxFuture<'a, Result<SavepointCheck, JobError>> {
+        Box::pin(async move {
+            let store = self.store(from.job.as_ref().unwrap_or(&job.name))?;
+            let problem = |error: &StoreError| Problem::new("from.savepoint", Some(from.to_string()), explain(error));
+            let savepoint = match store.read_savepoint(&from.savepoint).await {
+                Ok(savepoint) => savepoint,
+                Err(StoreError::NoSavepoint { .. } | StoreError::SavepointName { .. }) => return Ok(None),
+                Err(error) => return Ok(Some(vec![problem(&error)])),
+            };
+            let (name, spec) = (job.name.clone(), job.spec.clone());
+            let runtime = std::sync::Arc::clone(&self.0);
+            let declared = tokio::task::spawn_blocking(move || runtime.declared_states(&spec)).await;
+            let declared = declared.map_err(|e| JobError::new(format!("look into the modules of {name}"), e))?;
+            let mut problems = recovery::match_job(&savepoint.manifest, &restore::shape(&job.spec), &Default::default())
+                .err()
+                .unwrap_or_default();
+            problems.extend(recovery::match_states(&savepoint.manifest, &declared));
+            if let Err(error) = store.read_whole(&savepoint.pointer).await {
+                problems.push(problem(&error));
+            }
+            Ok(Some(problems))
         })
     }
 

@@ -15,7 +15,7 @@ use super::replay_log::ReplayLog;
 use super::restore::Sinks;
 use super::splits::SplitNames;
 use super::status::TaskView;
-use crate::checkpoint_store::CheckpointStore;
+use crate::checkpoint_store::{CheckpointStore, Segments};
 use crate::connector::ConnectorContext;
 use crate::connector::dead_letter::DeadLetters;
 use crate::journal::Journal;
@@ -100,9 +100,6 @@ impl Drop for Attempt {
     }
 }
 
-/// State to put into the tasks of one operator, read from the store beforehand: segments of all former tasks, oldest first.
-type Segments = BTreeMap<String, Vec<(SegmentRef, bytes::Bytes)>>;
-
 /// Bad records by source and operator.
 type Errors = BTreeMap<String, Arc<NodeErrors>>;
 
@@ -115,6 +112,7 @@ pub struct Builder<'a> {
     pub sinks: Arc<Sinks>,
     pub dead_letters: DeadLetters,
     pub budget: Arc<StateBudget>,
+    /// State to put into the tasks, read from the store beforehand.
     pub segments: Segments,
     /// Checkpoints before this attempt have ids up to here.
     pub last_checkpoint: u64,

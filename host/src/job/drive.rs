@@ -67,6 +67,8 @@ pub struct Drive<'a> {
     /// One decision at a time; the lock is for the compiler, the coordinator sees to the order.
     log: Arc<Mutex<DecisionLog>>,
     coordinator: Coordinator,
+    /// Of this incarnation.
+    first_checkpoint: CheckpointId,
     shared: &'a JobShared,
     commands: &'a mut mpsc::UnboundedReceiver<Command>,
     io: JoinSet<Done>,
@@ -91,6 +93,7 @@ impl<'a> Drive<'a> {
         attempt: &'a mut Attempt,
         log: DecisionLog,
         coordinator: Coordinator,
+        first_checkpoint: CheckpointId,
         shared: &'a JobShared,
         commands: &'a mut mpsc::UnboundedReceiver<Command>,
         clock: Clock,
@@ -105,6 +108,7 @@ impl<'a> Drive<'a> {
             attempt,
             log,
             coordinator,
+            first_checkpoint,
             shared,
             commands,
             io,
@@ -358,7 +362,9 @@ impl<'a> Drive<'a> {
                 }
             }
             Action::Merge { operator, task_index, segments, to_full } => {
-                self.io.spawn(async move { Done::Event(merge(store, operator, task_index, segments, to_full).await) });
+                // Named by no checkpoint, it is named after the first of this incarnation: predecessors sweep only what is older.
+                let order = MergeOrder { operator, task_index, checkpoint: self.first_checkpoint, segments, to_full };
+                self.io.spawn(async move { Done::Event(merge(store, order).await) });
             }
             Action::TrimLog { oldest } => self.clean_up(CleanUp::Trim(oldest)),
             Action::Delete { paths } => self.clean_up(CleanUp::Delete(paths)),
@@ -450,8 +456,18 @@ async fn commit(sinks: Arc<Sinks>, permit: CommitPermit) -> Event {
     }
 }
 
-async fn merge(store: CheckpointStore, operator: String, task_index: u32, segments: Vec<SegmentRef>, to_full: bool) -> Event {
-    match try_merge(&store, &operator, task_index, &segments, to_full).await {
+struct MergeOrder {
+    operator: String,
+    task_index: u32,
+    checkpoint: CheckpointId,
+    segments: Vec<SegmentRef>,
+    to_full: bool,
+}
+
+async fn merge(store: CheckpointStore, order: MergeOrder) -> Event {
+    let merged = try_merge(&store, &order).await;
+    let MergeOrder { operator, task_index, segments, .. } = order;
+    match merged {
         Ok(by) => {
             Event::Merged { operator, task_index, replaced: segments.into_iter().map(|segment| segment.path).collect(), by }
         }
@@ -459,13 +475,9 @@ async fn merge(store: CheckpointStore, operator: String, task_index: u32, segmen
     }
 }
 
-async fn try_merge(
-    store: &CheckpointStore,
-    operator: &str,
-    task_index: u32,
-    segments: &[SegmentRef],
-    to_full: bool,
-) -> Result<SegmentRef, String> {
+async fn try_merge(store: &CheckpointStore, order: &MergeOrder) -> Result<SegmentRef, String> {
+    let MergeOrder { operator, task_index, checkpoint, segments, to_full } = order;
+    let to_full = *to_full;
     let mut pieces = Vec::with_capacity(segments.len());
     for segment in segments {
         pieces.push(store.read_segment(segment).await.map_err(|e| explain(&e))?);
@@ -475,8 +487,7 @@ async fn try_merge(
         crate::state::merge_segments(&pieces, to_full)
     });
     let merged = merged.await.map_err(|e| format!("the merge panicked: {e}"))?.map_err(|e| e.to_string())?;
-    // Named by no checkpoint: it belongs to the chain.
-    let written = put_segment(store, operator, task_index, 0, merged).await?;
+    let written = put_segment(store, operator, *task_index, *checkpoint, merged).await?;
     fault::point(Fault::MergeWrittenChainNot);
     Ok(written)
 }

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! * [`plan`]: the checked job with its code;
-//! * [`restore`]: what an attempt starts from, by the decision log;
+//! * [`restore`]: what an attempt starts from, by the decision log; [`step_back`]: when that can't be read;
 //! * [`attempt`]: tasks, gates and threads;
 //! * [`drive`]: the coordinator's orders and what came of them;
 //! * [`replay_log`], [`replays`]: dead letters that go back into the job, and what became of each;
@@ -26,6 +26,7 @@ pub mod restore;
 pub mod runtime;
 pub mod splits;
 pub mod status;
+mod step_back;
 pub mod supervisor;
 mod why;
 

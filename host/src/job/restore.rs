@@ -3,16 +3,18 @@
 //! Invariants:
 //! * a start that the user asked for (fresh, or from a savepoint) is itself a decision in the log, named by the id of the request: a
 //!   crash right afterwards goes on with it, and neither does it again nor falls back to what was before;
-//! * what can't be read is an error that names it, never a fresh start.
+//! * what can't be read is an error that names it, or a step back that is told, never a fresh start: see [`super::step_back`];
+//! * nothing of a successor is touched: what is deleted here is named after checkpoints before the first of this incarnation.
 
 use super::Clock;
 use super::attempt::context;
 use super::dead_letters::{DEAD_LETTERS, sink as dead_letter_sink};
 use super::plan::JobPlan;
 use super::replay_log::ReplayLog;
-use crate::api::StartFrom;
-use crate::checkpoint_store::{AppendError, CheckpointStore, DecisionLog, StoreError};
-use crate::connector::{Sink, catalog};
+use super::step_back::Newest;
+use crate::api::{RestoreReport, StartFrom};
+use crate::checkpoint_store::{AppendError, CheckpointStore, DecisionLog, Incarnations, Segments, StoreError};
+use crate::connector::{ConnectorError, Sink, catalog};
 use crate::fault::{self, Fault};
 use crate::task::TaskError;
 use crate::task::snapshot::explain;
@@ -21,9 +23,11 @@ use std::path::Path;
 use std::sync::Arc;
 use tidegate_core::checkpoint::{
     CheckpointId, CompletedCheckpoint, Coordinator, CoordinatorConfig, Manifest, ManifestPointer, OperatorManifest,
-    Restored as RestoredCheckpoint, SAVEPOINTS, SegmentRef,
+    Restored as RestoredCheckpoint, SAVEPOINTS,
 };
-use tidegate_core::recovery::{self, JobShape, Restore};
+use tidegate_core::job_graph::spec::JobSpec;
+use tidegate_core::limits::{CHECKPOINTS_UNDECIDED_MAX, NAME_BYTES_MAX};
+use tidegate_core::recovery::{self, JobShape};
 use tidegate_core::replay::{Progress, REPLAY_SOURCE, Rewind};
 
 /// Where the user wants the run to begin.
@@ -32,6 +36,7 @@ pub struct Start {
     /// Names the request beyond a crash.
     pub id: String,
     pub from: StartFrom,
+    pub allow_step_back: bool,
 }
 
 /// The attempt can't begin.
@@ -59,7 +64,7 @@ impl From<AppendError> for Failed {
     }
 }
 
-fn fatal(reason: String) -> Failed {
+pub(super) fn fatal(reason: String) -> Failed {
     Failed { reason, fatal: true }
 }
 
@@ -70,9 +75,10 @@ pub struct Restored {
     pub log: DecisionLog,
     pub manifest: Option<Manifest>,
     pub sinks: Arc<Sinks>,
-    pub segments: BTreeMap<String, Vec<(SegmentRef, bytes::Bytes)>>,
+    pub segments: Segments,
     pub next_checkpoint: CheckpointId,
     pub replays: Arc<ReplayLog>,
+    pub report: RestoreReport,
     retained: Vec<CompletedCheckpoint>,
     inherit_chains: bool,
 }
@@ -131,46 +137,41 @@ pub async fn restore(
     folder: &Path,
     store: &CheckpointStore,
     start: &Start,
+    run: &mut Incarnations,
     clock: Clock,
 ) -> Result<Restored, Failed> {
-    let acquired = store.acquire(clock.now_ms()).await?;
+    let acquired = store.acquire_again(run, clock.now_ms()).await?;
     fault::point(Fault::FenceWrittenRestoreNot);
-    let (mut log, next_checkpoint) = (acquired.log, acquired.plan.next_checkpoint);
+    let (mut log, mut next_checkpoint) = (acquired.log, acquired.plan.next_checkpoint);
+    // The first fence is older than every manifest, and fences stay. Where there is none but ours, the log was lost, and ids go on
+    // above those that are known all the same.
+    let lost = if log.entries().len() == 1 { store.greatest_checkpoint().await? } else { None };
+    if let Some(greatest) = lost {
+        next_checkpoint = next_checkpoint.max(greatest.saturating_add(1 + CHECKPOINTS_UNDECIDED_MAX));
+    }
+    let sinks = build_sinks(plan, folder)?;
     let replays = open_replays(folder).await?;
-    let pointer = match asked_for(&log, start, store).await? {
-        Some(pointer) => {
-            // Before the decision that it belongs to: a crash in between does both again.
-            rewind(&replays, plan, &pointer, store, next_checkpoint, start, clock).await?;
-            log.restore(pointer.clone(), &start.id, clock.now_ms()).await?;
-            pointer
-        }
-        None => match acquired.plan.restore {
-            Restore::Fresh => None,
-            Restore::From(pointer) => Some(pointer),
-        },
+    let rewinds = Rewinds { log: &replays, plan, next: next_checkpoint, clock };
+    let chosen = if recovery::has_started(log.entries(), &start.id) || start.from == StartFrom::Latest {
+        let newest =
+            Newest { plan, store, start, sinks: &sinks, first: next_checkpoint, log_is_lost: lost.is_some(), rewinds, clock };
+        newest.choose(&mut log).await?
+    } else {
+        asked_for(plan, store, start, &mut log, &rewinds).await?
     };
     fault::point(Fault::RestoreWrittenSinksNot);
+    let Chosen { pointer, manifest, segments, report } = chosen;
     let is_savepoint = pointer.as_ref().is_some_and(|pointer| pointer.path.starts_with(SAVEPOINTS));
-    let manifest = match &pointer {
-        Some(pointer) => Some(store.read_manifest(pointer).await?),
-        None => None,
-    };
     let mut inherit_chains = !is_savepoint;
     if let Some(manifest) = &manifest {
-        let fits = recovery::match_job(manifest, &shape(plan), &BTreeSet::new());
-        let fits = fits.map_err(|problems| fatal(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
-        inherit_chains &= fits.inherits_chains();
+        inherit_chains &= fits(plan, manifest)?.inherits_chains();
     }
-    let sinks = recover_sinks(plan, folder, manifest.as_ref(), is_savepoint).await?;
-    let segments = match &manifest {
-        Some(manifest) => read_segments(store, manifest).await?,
-        None => BTreeMap::new(),
-    };
+    recover_sinks(&sinks, manifest.as_ref().filter(|_| !is_savepoint), next_checkpoint).await?;
     let (retained, all_known) = retained(store, &log).await;
     if all_known {
-        sweep(store, &log, &retained).await;
+        sweep(store, &log, &retained, next_checkpoint).await;
     }
-    Ok(Restored { log, manifest, sinks, segments, next_checkpoint, replays, retained, inherit_chains })
+    Ok(Restored { log, manifest, sinks, segments, next_checkpoint, replays, report, retained, inherit_chains })
 }
 
 async fn open_replays(folder: &Path) -> Result<Arc<ReplayLog>, Failed> {
@@ -180,29 +181,55 @@ async fn open_replays(folder: &Path) -> Result<Arc<ReplayLog>, Failed> {
     opened.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))
 }
 
-/// What was made of the input since the checkpoint that the user starts from is given up, and so are the dead letters of that time.
-async fn rewind(
-    replays: &Arc<ReplayLog>,
-    plan: &JobPlan,
-    pointer: &Option<ManifestPointer>,
-    store: &CheckpointStore,
+/// What was made of the input since an older checkpoint that the job goes on from is given up, and so are the dead letters of that
+/// time. Written before the decision that it belongs to: a crash in between does both again.
+pub(super) struct Rewinds<'a> {
+    log: &'a Arc<ReplayLog>,
+    plan: &'a JobPlan,
+    /// The first checkpoint of this incarnation.
     next: CheckpointId,
-    start: &Start,
-    clock: Clock,
-) -> Result<(), Failed> {
-    let to = match pointer {
-        // A savepoint of another job has nothing of this job's time in it.
-        Some(pointer) if store.read_manifest(pointer).await?.job == plan.spec.name => pointer.checkpoint,
-        _ => 0,
-    };
-    let (replays, id, now_ms) = (Arc::clone(replays), start.id.clone(), clock.now_ms());
-    let written = tokio::task::spawn_blocking(move || replays.rewind(Rewind { to, next }, &id, now_ms)).await;
-    let failed = |why: String| Failed { reason: format!("the log of replayed dead letters: {why}"), fatal: false };
-    written.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))
+    pub clock: Clock,
 }
 
-fn shape(plan: &JobPlan) -> JobShape {
-    let spec = &plan.spec;
+impl Rewinds<'_> {
+    /// `start`: the decision's id. Without a manifest the job begins with nothing.
+    pub async fn to(&self, manifest: Option<&Manifest>, start: &str) -> Result<(), Failed> {
+        // A savepoint of another job has nothing of this job's time in it.
+        let own = manifest.filter(|manifest| manifest.job == self.plan.spec.name);
+        let rewind = Rewind { to: own.map_or(0, |manifest| manifest.checkpoint), next: self.next };
+        let (log, id, now_ms) = (Arc::clone(self.log), start.to_owned(), self.clock.now_ms());
+        let written = tokio::task::spawn_blocking(move || log.rewind(rewind, &id, now_ms)).await;
+        let failed = |why: String| Failed { reason: format!("the log of replayed dead letters: {why}"), fatal: false };
+        written.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))
+    }
+}
+
+/// What the attempt goes on from: its pointer is in the log.
+pub(super) struct Chosen {
+    pub pointer: Option<ManifestPointer>,
+    pub manifest: Option<Manifest>,
+    pub segments: Segments,
+    pub report: RestoreReport,
+}
+
+impl Chosen {
+    pub fn nothing() -> Self {
+        Self { pointer: None, manifest: None, segments: Segments::new(), report: RestoreReport::default() }
+    }
+
+    pub fn from(pointer: &ManifestPointer, (manifest, segments): (Manifest, Segments)) -> Self {
+        let savepoint = pointer.path.strip_prefix(SAVEPOINTS).and_then(|path| path.split('/').next()).map(str::to_owned);
+        let report = RestoreReport { checkpoint: Some(pointer.checkpoint), savepoint, ..RestoreReport::default() };
+        Self { pointer: Some(pointer.clone()), manifest: Some(manifest), segments, report }
+    }
+}
+
+fn fits(plan: &JobPlan, manifest: &Manifest) -> Result<recovery::Match, Failed> {
+    let fits = recovery::match_job(manifest, &shape(&plan.spec), &BTreeSet::new());
+    fits.map_err(|problems| fatal(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))
+}
+
+pub fn shape(spec: &JobSpec) -> JobShape {
     let mut sinks: BTreeSet<_> = spec.sinks.iter().map(|sink| sink.name.clone()).collect();
     sinks.insert(DEAD_LETTERS.to_owned());
     JobShape {
@@ -213,64 +240,89 @@ fn shape(plan: &JobPlan) -> JobShape {
     }
 }
 
-/// `Some` where the user asked for a beginning that the log does not know of yet.
-async fn asked_for(log: &DecisionLog, start: &Start, store: &CheckpointStore) -> Result<Option<Option<ManifestPointer>>, Failed> {
-    if recovery::has_started(log.entries(), &start.id) {
-        return Ok(None);
-    }
-    match &start.from {
-        StartFrom::Latest => Ok(None),
-        StartFrom::Fresh => Ok(Some(None)),
-        StartFrom::Savepoint(named) => {
-            let savepoint =
-                store.read_savepoint(named).await.map_err(|e| fatal(format!("start from savepoint {named}: {}", explain(&e))))?;
-            Ok(Some(Some(savepoint.pointer)))
-        }
-    }
-}
-
-/// Sinks, with everything decided committed and everything else gone.
-async fn recover_sinks(
-    plan: &Arc<JobPlan>,
-    folder: &Path,
-    manifest: Option<&Manifest>,
-    is_savepoint: bool,
-) -> Result<Arc<Sinks>, Failed> {
-    let plan = Arc::clone(plan);
-    let folder = folder.to_owned();
-    // A savepoint's output was committed when it was taken; what another job committed is not ours to touch.
-    let decided = manifest.filter(|_| !is_savepoint).map(|manifest| manifest.sinks.clone()).unwrap_or_default();
-    let recovered = tokio::task::spawn_blocking(move || {
-        let mut sinks = Sinks::new();
-        for spec in &plan.spec.sinks {
-            let sink = catalog::build_sink(spec, &context(&plan, &spec.name)).map_err(|problems| {
-                fatal(format!("sink {}: {}", spec.name, problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))
-            })?;
-            sinks.insert(spec.name.clone(), plan.sink(sink));
-        }
-        sinks.insert(DEAD_LETTERS.to_owned(), plan.sink(Box::new(dead_letter_sink(&plan, &folder))));
-        for (name, sink) in &sinks {
-            sink.recover(decided.get(name).map_or(&[], Vec::as_slice))
-                .map_err(|e| Failed { reason: format!("sink {name}: {e}"), fatal: !e.retry })?;
-        }
-        Ok(Arc::new(sinks))
-    });
-    recovered.await.unwrap_or_else(|e| Err(fatal(format!("recovering the sinks panicked: {e}"))))
-}
-
-async fn read_segments(
+/// The user asked for a beginning that the log does not know of yet. It is read whole before it is decided: a damaged savepoint
+/// changes nothing.
+async fn asked_for(
+    plan: &JobPlan,
     store: &CheckpointStore,
-    manifest: &Manifest,
-) -> Result<BTreeMap<String, Vec<(SegmentRef, bytes::Bytes)>>, Failed> {
-    let mut all = BTreeMap::new();
-    for (name, operator) in &manifest.operators {
-        let mut segments = Vec::new();
-        for segment in operator.tasks.iter().flatten() {
-            segments.push((segment.clone(), store.read_segment(segment).await?));
+    start: &Start,
+    log: &mut DecisionLog,
+    rewinds: &Rewinds<'_>,
+) -> Result<Chosen, Failed> {
+    let chosen = match &start.from {
+        StartFrom::Latest => unreachable!("BUG: a start from the latest checkpoint is not asked for here"),
+        StartFrom::Fresh => Chosen::nothing(),
+        StartFrom::Savepoint(named) => {
+            let failed = |e: StoreError| fatal(format!("start from savepoint {named}: {}", explain(&e)));
+            let other = named.job.as_ref().filter(|job| *job != store.job());
+            let pointer = match other {
+                // Ours from here on, whatever becomes of the other's.
+                Some(job) => copy(store, &store.of_job(job), &named.savepoint, &start.id).await.map_err(failed)?,
+                None => store.read_savepoint(&named.savepoint).await.map_err(failed)?.pointer,
+            };
+            let whole = store.read_whole(&pointer).await.map_err(failed)?;
+            fits(plan, &whole.0)?;
+            Chosen::from(&pointer, whole)
         }
-        all.insert(name.clone(), segments);
+    };
+    rewinds.to(chosen.manifest.as_ref(), &start.id).await?;
+    log.restore(chosen.pointer.clone(), &start.id, None, rewinds.clock.now_ms()).await?;
+    Ok(chosen)
+}
+
+/// Under a name that says where it comes from and which start it was copied for: another start makes a copy of its own.
+async fn copy(store: &CheckpointStore, other: &CheckpointStore, id: &str, start: &str) -> Result<ManifestPointer, StoreError> {
+    let start = &start[..start.len().min(8)];
+    let readable = format!("{}.{id}.{start}", other.job());
+    let copy = if readable.len() <= NAME_BYTES_MAX { readable } else { format!("copy-{start}") };
+    // A crash may have come between the copy and the decision.
+    match store.read_savepoint(&copy).await {
+        Ok(copied) => return Ok(copied.pointer),
+        Err(StoreError::NoSavepoint { .. }) => {}
+        Err(error) => return Err(error),
     }
-    Ok(all)
+    let savepoint = other.read_savepoint(id).await?;
+    // Damage is named where it is, not where it was copied to.
+    other.read_whole(&savepoint.pointer).await?;
+    tracing::info!(job = store.job(), from = other.job(), savepoint = id, copy, "copies another job's savepoint");
+    store.store_savepoint_of(other, &copy, &savepoint.manifest).await
+}
+
+fn build_sinks(plan: &Arc<JobPlan>, folder: &Path) -> Result<Arc<Sinks>, Failed> {
+    let mut sinks = Sinks::new();
+    for spec in &plan.spec.sinks {
+        let sink = catalog::build_sink(spec, &context(plan, &spec.name)).map_err(|problems| {
+            fatal(format!("sink {}: {}", spec.name, problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))
+        })?;
+        sinks.insert(spec.name.clone(), plan.sink(sink));
+    }
+    sinks.insert(DEAD_LETTERS.to_owned(), plan.sink(Box::new(dead_letter_sink(plan, folder))));
+    Ok(Arc::new(sinks))
+}
+
+/// Calls every sink off the threads that serve everyone.
+pub(super) async fn for_each_sink<T: Send + 'static>(
+    sinks: &Arc<Sinks>,
+    call: impl Fn(&str, &dyn Sink) -> Result<T, ConnectorError> + Send + 'static,
+) -> Result<BTreeMap<String, T>, Failed> {
+    let sinks = Arc::clone(sinks);
+    let called = tokio::task::spawn_blocking(move || {
+        let mut answers = BTreeMap::new();
+        for (name, sink) in sinks.iter() {
+            let answer = call(name, &**sink).map_err(|e| Failed { reason: format!("sink {name}: {e}"), fatal: !e.retry })?;
+            answers.insert(name.clone(), answer);
+        }
+        Ok(answers)
+    });
+    called.await.unwrap_or_else(|e| Err(fatal(format!("a call of the sinks panicked: {e}"))))
+}
+
+/// Everything decided is committed, and everything else that predecessors staged is gone. A savepoint decides nothing here: its output
+/// was committed when it was taken, and what another job committed is not ours to touch.
+async fn recover_sinks(sinks: &Arc<Sinks>, decided: Option<&Manifest>, first: CheckpointId) -> Result<(), Failed> {
+    let decided = decided.map(|manifest| manifest.sinks.clone()).unwrap_or_default();
+    let recover = move |name: &str, sink: &dyn Sink| sink.recover(decided.get(name).map_or(&[], Vec::as_slice), first);
+    for_each_sink(sinks, recover).await.map(|_| ())
 }
 
 /// Completed checkpoints that are still in the store, and whether these are all there can be: while one is there and can't be read,
@@ -297,13 +349,13 @@ async fn retained(store: &CheckpointStore, log: &DecisionLog) -> (Vec<CompletedC
 }
 
 /// Removes what predecessors wrote and nobody decided, or gave up and did not come to delete. No task runs yet that could write more.
-async fn sweep(store: &CheckpointStore, log: &DecisionLog, retained: &[CompletedCheckpoint]) {
+async fn sweep(store: &CheckpointStore, log: &DecisionLog, retained: &[CompletedCheckpoint], first: CheckpointId) {
     let mut keep = BTreeSet::new();
     for checkpoint in retained {
         keep.insert(checkpoint.pointer().path.clone());
         keep.extend(checkpoint.segments().map(str::to_owned));
     }
-    match store.sweep(log, &keep).await {
+    match store.sweep(log, &keep, first).await {
         Ok(orphans) if !orphans.is_empty() => {
             tracing::info!(job = store.job(), objects = orphans.len(), "removed what no checkpoint names")
         }

@@ -7,7 +7,7 @@ use super::status::JobShared;
 use super::supervisor::Supervisor;
 use super::{Command, restore, why};
 use crate::api::{CheckpointReport, JobStatus, RunFacts, SavepointInfo, StartFrom};
-use crate::checkpoint_store::{CheckpointStore, StoreError};
+use crate::checkpoint_store::{CheckpointStore, Incarnations, StoreError};
 use crate::connector::{ConnectorContext, catalog};
 use crate::fault::io_step::IoSteps;
 use crate::job_manager::{CheckedJob, JobError, JobRuntime, RunningJob};
@@ -24,10 +24,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tidegate_core::checkpoint::StopMode;
-use tidegate_core::job_graph::spec::{SinkSpec, SourceSpec};
+use tidegate_core::job_graph::spec::{JobSpec, SinkSpec, SourceSpec};
 use tidegate_core::job_graph::validate::{JobFacts, ModuleFacts, SinkFacts, SourceFacts, check_job};
 use tidegate_core::job_state::{JobEvent, JobState};
 use tidegate_core::problem::Problem;
+use tidegate_core::state_schema::StateDeclaration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// An operator that is compiled into the host, under a module reference of its own.
@@ -122,6 +123,12 @@ impl Runtime {
         Ok(plan)
     }
 
+    /// What the modules of a job's operators declare. Those that can't be found are left out: the start will name them.
+    pub fn declared_states(&self, spec: &JobSpec) -> BTreeMap<String, Vec<StateDeclaration>> {
+        let facts = |module: &str| self.module(module).ok().map(|facts| facts.states);
+        spec.operators.iter().filter_map(|operator| Some((operator.name.clone(), facts(&operator.module)?))).collect()
+    }
+
     /// A run with more to see than the job manager asks for.
     pub fn launch(self: &Arc<Self>, job: StoredJob, from: StartFrom) -> Arc<JobRun> {
         self.launch_with(job, from, Arc::default())
@@ -139,7 +146,8 @@ impl Runtime {
         });
         let runtime = Arc::clone(self);
         tokio::spawn(async move {
-            let (name, start) = (job.name.clone(), restore::Start { id: job.start.id.clone(), from });
+            let (name, start) =
+                (job.name.clone(), restore::Start { id: job.start.id.clone(), from, allow_step_back: job.start.allow_step_back });
             let prepared = tokio::task::spawn_blocking(move || {
                 let plan = runtime.plan(&job)?;
                 let folder = runtime.folder(&job.name);
@@ -150,7 +158,18 @@ impl Runtime {
             match prepared {
                 Ok((plan, folder, store, metrics)) => {
                     let plan = Arc::new(plan);
-                    Supervisor { plan, folder, store, metrics, shared, commands: inbox, start }.run().await;
+                    Supervisor {
+                        plan,
+                        folder,
+                        store,
+                        metrics,
+                        shared,
+                        commands: inbox,
+                        start,
+                        incarnations: Incarnations::default(),
+                    }
+                    .run()
+                    .await;
                 }
                 Err(reason) => {
                     tracing::error!(job = %name, %reason, "job can't be started");

@@ -1,6 +1,6 @@
 //! What the outside sees of a running job. Written by the job's own task, read by HTTP, the CLI and metrics.
 
-use crate::api::{CheckpointStep, EventBody, GuestStatus, JobStatus, TaskStatus, now_ms};
+use crate::api::{CheckpointStep, EventBody, GuestStatus, JobStatus, RestoreReport, TaskStatus, now_ms};
 use crate::journal::Journal;
 use crate::metrics::{JobMetrics, TaskMetrics};
 use crate::task::activity::Activity;
@@ -29,6 +29,7 @@ struct Inner {
     attempt: u32,
     error: Option<String>,
     running_since: Option<Instant>,
+    restored: Option<RestoreReport>,
     /// The last that ended.
     reports: VecDeque<CheckpointReport>,
     pending: Vec<CheckpointReport>,
@@ -131,6 +132,7 @@ impl JobShared {
         let mut inner = self.inner();
         inner.attempt += 1;
         inner.running_since = None;
+        inner.restored = None;
         inner.pending.clear();
         inner.tasks.clear();
         inner.restart = None;
@@ -161,6 +163,11 @@ impl JobShared {
     /// The one that is under way, from 1.
     pub fn attempt(&self) -> u32 {
         self.inner().attempt
+    }
+
+    /// What the attempt begins with.
+    pub fn restored(&self, report: RestoreReport) {
+        self.inner().restored = Some(report);
     }
 
     pub fn tasks(&self, tasks: Vec<TaskView>) {
@@ -252,6 +259,7 @@ impl JobShared {
             attempt: inner.attempt,
             error: inner.error.clone(),
             watermark: tasks.iter().map(|task| task.watermark).min().flatten(),
+            restored: inner.restored.clone(),
             uptime_ms: inner.running_since.map_or(0, |since| since.elapsed().as_millis() as u64),
             tasks,
         }

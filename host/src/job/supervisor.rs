@@ -10,7 +10,7 @@ use super::plan::JobPlan;
 use super::restore::{self, Start};
 use super::status::JobShared;
 use super::{Clock, Command, dead_letters};
-use crate::checkpoint_store::CheckpointStore;
+use crate::checkpoint_store::{CheckpointStore, Incarnations};
 use crate::fault::{self, Fault};
 use crate::metrics::Metrics;
 use crate::state::StateBudget;
@@ -31,6 +31,8 @@ pub struct Supervisor {
     pub commands: mpsc::UnboundedReceiver<Command>,
     /// Where the first attempt begins; the log remembers it for those after.
     pub start: Start,
+    /// Of this run.
+    pub incarnations: Incarnations,
 }
 
 impl Supervisor {
@@ -45,12 +47,17 @@ impl Supervisor {
                 self.shared.failed(&failed.reason);
                 End::Failed { reason: failed.reason, fatal: failed.fatal }
             });
-            let (reason, fatal) = match end {
+            let (mut reason, mut fatal) = match end {
                 End::Finished => return self.shared.event(JobEvent::InputFinished),
                 End::Stopped => return self.shared.event(JobEvent::StopCompleted),
                 End::Cancelled => return self.shared.event(JobEvent::TasksCancelled),
                 End::Failed { reason, fatal } => (reason, fatal),
             };
+            // Whatever failed here, it was not ours any more.
+            if let Ok(Some(by)) = self.store.taken_over(&self.incarnations).await {
+                (reason, fatal) = (format!("{by}, on this host or another: this run of it ends"), true);
+                self.shared.explain(&reason);
+            }
             let job = &self.plan.spec.name;
             let delay_ms = match strategy.failed(clock.now_ms()) {
                 _ if fatal => {
@@ -97,7 +104,11 @@ impl Supervisor {
     }
 
     async fn attempt(&mut self, clock: Clock, strategy: &mut RestartStrategy) -> Result<End, restore::Failed> {
-        let mut restored = restore::restore(&self.plan, &self.folder, &self.store, &self.start, clock).await?;
+        let mut restored =
+            restore::restore(&self.plan, &self.folder, &self.store, &self.start, &mut self.incarnations, clock).await?;
+        // Allowed for this start, not for whatever its later attempts meet.
+        self.start.allow_step_back = false;
+        self.shared.restored(restored.report.clone());
         if restored.is_finished() && !restored.has_replays(&self.plan) {
             return Ok(End::Finished);
         }
@@ -120,6 +131,7 @@ impl Supervisor {
         self.shared.tasks(attempt.views.clone());
         strategy.running_since(clock.now_ms());
         let coordinator = restored.coordinator(&self.plan, clock.now_ms());
-        Ok(Drive::new(&mut attempt, restored.log, coordinator, &self.shared, &mut self.commands, clock).run().await)
+        let first = restored.next_checkpoint;
+        Ok(Drive::new(&mut attempt, restored.log, coordinator, first, &self.shared, &mut self.commands, clock).run().await)
     }
 }

@@ -8,7 +8,7 @@
 //! * `"panic": true`: the check panics.
 
 use super::*;
-use crate::api::{ModuleDescription, OperatorDescription, Problem, RunFacts, TaskStatus, now_ms};
+use crate::api::{ModuleDescription, OperatorDescription, Problem, RunFacts, SavepointName, TaskStatus, now_ms};
 use crate::module_store::{ModuleError, ModuleInfo, ModuleInspector};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -126,6 +126,7 @@ impl RunningJob for FakeRun {
             error,
             watermark: task.watermark,
             uptime_ms: 61_000,
+            restored: None,
             tasks: vec![task],
         }
     }
@@ -217,6 +218,16 @@ impl JobArchive for FakeArchive {
     fn savepoints<'a>(&'a self, job: &'a StoredJob) -> BoxFuture<'a, Result<Vec<SavepointInfo>, JobError>> {
         let all = self.savepoints.lock().unwrap().iter().filter(|it| it.job == job.name).cloned().collect();
         futures::future::ready(Ok(all)).boxed()
+    }
+
+    fn check_savepoint<'a>(
+        &'a self,
+        job: &'a StoredJob,
+        from: &'a SavepointName,
+    ) -> BoxFuture<'a, Result<SavepointCheck, JobError>> {
+        let owner = from.job.as_deref().unwrap_or(&job.name);
+        let is_there = self.savepoints.lock().unwrap().iter().any(|it| it.job == owner && it.id == from.savepoint);
+        futures::future::ready(Ok(is_there.then(Vec::new))).boxed()
     }
 
     fn delete_savepoint<'a>(&'a self, job: &'a StoredJob, id: &'a str) -> BoxFuture<'a, Result<bool, JobError>> {
@@ -347,6 +358,7 @@ async fn open_as(data: &Path, archive: Arc<FakeArchive>, resume: Resume) -> (Job
         metrics: Arc::default(),
         base: data.to_owned(),
         resume,
+        folder: None,
     };
     (JobManager::open(parts).await.unwrap(), runtime)
 }

@@ -7,7 +7,7 @@ use super::{
     CheckedJob, Job, JobError, JobManager, JobState, ManagerError, Put, Run, SavepointInfo, StartFrom, StartIntent, StopMode,
     StoredJob, blocking, detached,
 };
-use crate::api::{DesiredState, Ended, JobView, OperationKind, StopRequest, TaskStatus, now_ms};
+use crate::api::{DesiredState, Ended, JobView, OperationKind, SavepointName, StartRequest, StopRequest, TaskStatus, now_ms};
 use crate::durable_file::unique_id;
 use crate::job_store::{Deleting, JOB_FORMAT};
 use crate::module_store::{NAME_RULE, is_name};
@@ -120,7 +120,7 @@ impl JobManager {
         })
         .await?;
         if start {
-            self.launch(job, StartFrom::Latest).await?;
+            self.launch(job, StartIntent::new(StartFrom::Latest)).await?;
         }
         Ok((job.view(true), Put::Replaced))
     }
@@ -128,7 +128,12 @@ impl JobManager {
     // ---- start -------------------------------------------------------------------------------------------------------------------
 
     pub async fn start(&self, name: &str, from: StartFrom) -> Result<JobView, ManagerError> {
+        self.start_as(name, StartRequest { from, allow_step_back: false }).await
+    }
+
+    pub async fn start_as(&self, name: &str, request: StartRequest) -> Result<JobView, ManagerError> {
         self.refuse_when_shutting_down()?;
+        let StartRequest { from, allow_step_back } = request;
         let (this, job) = (self.clone(), self.find(name)?);
         detached("start the job", async move {
             let _transition = job.transition.lock().await;
@@ -149,30 +154,43 @@ impl JobManager {
                     remedy: "stop it first and wait until it has stopped".into(),
                 });
             }
-            if from == StartFrom::Latest && stored.desired == DesiredState::Running && job.slot().run.is_none() {
+            if from == StartFrom::Latest
+                && !allow_step_back
+                && stored.desired == DesiredState::Running
+                && job.slot().run.is_none()
+            {
                 // A host before this one was asked to run it and did not come to its end: what it was asked for still holds.
                 this.run(&job);
                 return Ok(job.view(true));
             }
-            if let StartFrom::Savepoint(wanted) = &from
-                && !wanted.contains('/')
-                && !this.inner.parts.archive.savepoints(&stored).await?.iter().any(|savepoint| savepoint.id == *wanted)
-            {
-                return Err(ManagerError::NotFound { what: "savepoint", name: wanted.clone() });
+            if let StartFrom::Savepoint(wanted) = &from {
+                this.check_savepoint(&stored, wanted).await?;
             }
-            this.launch(&job, from).await?;
+            this.launch(&job, StartIntent { allow_step_back, ..StartIntent::new(from) }).await?;
             Ok(job.view(true))
         })
         .await
     }
 
+    /// What can be known before the job is touched. A start that was asked for and then fails leaves the job stopped.
+    async fn check_savepoint(&self, stored: &StoredJob, wanted: &SavepointName) -> Result<(), ManagerError> {
+        match self.inner.parts.archive.check_savepoint(stored, wanted).await? {
+            None => Err(ManagerError::NotFound { what: "savepoint", name: wanted.to_string().chars().take(160).collect() }),
+            Some(problems) if problems.is_empty() => Ok(()),
+            Some(problems) => {
+                let attempted = format!("start the job `{}` from savepoint {wanted}", stored.name);
+                Err(ManagerError::Invalid { attempted, problems })
+            }
+        }
+    }
+
     /// With the job's transition held.
-    async fn launch(&self, job: &Arc<Job>, from: StartFrom) -> Result<(), ManagerError> {
+    async fn launch(&self, job: &Arc<Job>, start: StartIntent) -> Result<(), ManagerError> {
         self.refuse_when_shutting_down()?;
         // A crash after this: the next host starts the job with this same intent, and its id keeps that from happening twice.
         self.update(job, |stored| {
             stored.desired = DesiredState::Running;
-            stored.start = StartIntent::new(from);
+            stored.start = start;
             stored.ended = None;
         })
         .await?;
@@ -216,7 +234,11 @@ impl JobManager {
             if state == JobState::Running && !intent_done {
                 intent_done = true;
                 // The decision to restore is in the log: from here on the latest checkpoint counts.
-                self.update_run(&job, &run, |stored| stored.start.from = StartFrom::Latest).await;
+                self.update_run(&job, &run, |stored| {
+                    stored.start.from = StartFrom::Latest;
+                    stored.start.allow_step_back = false;
+                })
+                .await;
             }
             if state.is_terminal() {
                 break;
@@ -451,6 +473,9 @@ impl JobManager {
             if tokio::time::timeout_at(deadline, follower).await.is_err() {
                 stuck.push(name);
             }
+        }
+        if let Some(folder) = self.inner.parts.folder.as_ref().filter(|_| stuck.is_empty()) {
+            folder.release();
         }
         stuck
     }

@@ -3,7 +3,7 @@
 
 use crate::api::{
     CheckpointReport, DeadLetter, DeadLetterPage, DeadLetterQuery, JobState, JobStatus, ReplayRequest, ReplayView, RunFacts,
-    SavepointInfo, StartFrom,
+    SavepointInfo, SavepointName, StartFrom,
 };
 use crate::job_store::StoredJob;
 use crate::journal::Journal;
@@ -62,10 +62,20 @@ pub trait RunningJob: Send + Sync {
     fn cancel(&self);
 }
 
+/// `None`: there is none. Else what is wrong with it.
+pub type SavepointCheck = Option<Vec<Problem>>;
+
 /// What a job has left on disk, whether it runs or not. Implemented on the checkpoint store and the dead-letter files.
 pub trait JobArchive: Send + Sync + 'static {
     /// Oldest first.
     fn savepoints<'a>(&'a self, job: &'a StoredJob) -> BoxFuture<'a, Result<Vec<SavepointInfo>, JobError>>;
+
+    /// Everything that keeps the job from starting there, at once. `None`: there is no such savepoint.
+    fn check_savepoint<'a>(
+        &'a self,
+        job: &'a StoredJob,
+        from: &'a SavepointName,
+    ) -> BoxFuture<'a, Result<SavepointCheck, JobError>>;
 
     /// `false` if there is none with this id.
     fn delete_savepoint<'a>(&'a self, job: &'a StoredJob, id: &'a str) -> BoxFuture<'a, Result<bool, JobError>>;

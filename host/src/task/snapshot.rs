@@ -7,6 +7,7 @@ use super::Report;
 use super::activity::Activity;
 use crate::checkpoint_store::{CheckpointStore, SegmentDraft};
 use crate::connector::{ConnectorError, PreCommit};
+use crate::disk;
 use crate::fault::{self, Fault};
 use crate::state::FrozenState;
 use crate::state::Segment;
@@ -152,13 +153,14 @@ pub async fn put_segment(
     store.put_segment(draft, bytes.into()).await.map_err(|e| explain(&e))
 }
 
-/// An error with its causes, for a reason that is only text.
-pub fn explain(error: &dyn std::error::Error) -> String {
+/// An error with its causes and what to do about it, for a reason that is only text.
+pub fn explain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
         text.push_str(&format!(": {cause}"));
         source = cause.source();
     }
+    text.push_str(&disk::advice(error));
     text
 }

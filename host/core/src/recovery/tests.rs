@@ -25,7 +25,16 @@ fn log(decisions: impl IntoIterator<Item = Decision>) -> Vec<(Seq, LogEntry)> {
 }
 
 fn restore(pointer: Option<ManifestPointer>) -> Decision {
-    Decision::Restore { pointer, start: "request".into() }
+    Decision::Restore { pointer, start: "request".into(), step_back: None }
+}
+
+fn stepped_back(to: CheckpointId, skipped: &[CheckpointId]) -> Decision {
+    let step_back = Some(StepBack { skipped: skipped.to_vec(), newer_from: to + 1 });
+    Decision::Restore { pointer: Some(pointer(to)), start: "step-back".into(), step_back }
+}
+
+fn lost() -> Decision {
+    Decision::Lost { why: "it is damaged".into() }
 }
 
 fn restored(decisions: impl IntoIterator<Item = Decision>) -> Restore {
@@ -86,17 +95,112 @@ fn trimming_spares_fences_and_what_can_be_restored() {
     assert_eq!(removable(&entries, 1), [2, 3], "the savepoint is what is kept, not the checkpoint of its number");
 }
 
+/// (checkpoint, first newer epoch) of each.
+fn places(decisions: impl IntoIterator<Item = Decision>) -> Vec<(CheckpointId, CheckpointId)> {
+    candidates(&log(decisions)).iter().map(|candidate| (candidate.pointer.checkpoint, candidate.newer_from)).collect()
+}
+
 #[test]
 fn stepping_back_stays_within_the_history_since_the_last_start() {
-    let entries = log([fence(1), commit(1), commit(2), fence(102), commit(103)]);
-    assert_eq!(step_back(&entries, &pointer(103)), Some(&pointer(2)));
-    assert_eq!(step_back(&entries, &pointer(2)), Some(&pointer(1)));
-    assert_eq!(step_back(&entries, &pointer(1)), None);
-    let entries = log([commit(1), restore(None), commit(2)]);
-    assert_eq!(step_back(&entries, &pointer(2)), None, "before it the job was another");
-    let entries = log([commit(1), commit(4), restore(Some(pointer(1))), commit(5)]);
-    assert_eq!(step_back(&entries, &pointer(5)), Some(&pointer(1)));
-    assert_eq!(step_back(&entries, &pointer(1)), None);
+    assert_eq!(places([fence(1), commit(1), commit(2), fence(102), commit(103)]), [(103, 104), (2, 3), (1, 2)]);
+    assert_eq!(places([commit(1), restore(None), commit(2)]), [(2, 3)], "before it the job was another");
+    // Output 2 to 4 came before the user went back to 1, so it is none of what came after it.
+    assert_eq!(places([fence(1), commit(1), commit(4), restore(Some(pointer(1))), commit(5)]), [(5, 6), (1, 1)]);
+    let mut later = log([fence(1), commit(1), commit(4), fence(105), restore(Some(pointer(1))), commit(105)]);
+    later[3].1.incarnation = 2;
+    later[4].1.incarnation = 2;
+    assert_eq!(candidates(&later)[1].newer_from, 105);
+}
+
+#[test]
+fn a_step_back_is_remembered_and_does_not_end_the_history() {
+    let before = [fence(1), commit(1), commit(2), commit(3), fence(104), stepped_back(2, &[3])];
+    let entries = log(before.clone());
+    assert_eq!(plan(&entries).unwrap().restore, Restore::From(pointer(2)));
+    let found = candidates(&entries);
+    assert_eq!(found.iter().map(|candidate| candidate.pointer.checkpoint).collect::<Vec<_>>(), [2, 1], "3 is given up");
+    assert!(found[0].agreed && !found[1].agreed);
+    assert_eq!(completed(&entries), [&pointer(1), &pointer(2)]);
+    let entries = log(before.into_iter().chain([commit(104)]));
+    let found = candidates(&entries);
+    assert_eq!(found.iter().map(|candidate| candidate.pointer.checkpoint).collect::<Vec<_>>(), [104, 2, 1]);
+    assert!(found.iter().all(|candidate| !candidate.agreed), "what came since is new output");
+    assert_eq!(found[1].newer_from, 3);
+}
+
+#[test]
+fn what_is_lost_below_the_last_decision_changes_nothing() {
+    let entries = log([fence(1), commit(1), lost(), commit(3), fence(104)]);
+    assert_eq!(plan(&entries).unwrap().restore, Restore::From(pointer(3)));
+    assert_eq!(doubtful(&entries), []);
+    let found = candidates(&entries);
+    assert_eq!(found.iter().map(|c| (c.pointer.checkpoint, c.in_doubt)).collect::<Vec<_>>(), [(3, false), (1, true)]);
+}
+
+#[test]
+fn what_is_lost_behind_the_last_decision_is_in_doubt_and_its_ids_are_not_used_again() {
+    let entries = log([fence(1), commit(1), lost(), fence(104)]);
+    assert_eq!(doubtful(&entries), [(3, "it is damaged")]);
+    assert!(candidates(&entries)[0].in_doubt);
+    let whole = log([fence(1), commit(1), commit(101), fence(204)]);
+    assert!(plan(&entries).unwrap().next_checkpoint >= plan(&whole[..3]).unwrap().next_checkpoint);
+}
+
+#[test]
+fn gaps_are_filled_from_the_oldest_decision_on() {
+    let mut entries = log_at([(1, fence(1)), (9, fence(107)), (15, commit(112)), (17, commit(114))]);
+    fill_gaps(&mut entries);
+    assert_eq!(entries.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), [1, 9, 15, 16, 17]);
+    assert_eq!(plan(&entries).unwrap().restore, Restore::From(pointer(114)));
+    let mut fences = log_at([(1, fence(1)), (4, fence(105))]);
+    fill_gaps(&mut fences);
+    assert_eq!(doubtful(&fences).iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), [3, 2]);
+}
+
+const SOUND: Facts =
+    Facts { candidates: 3, sound: Some(0), in_doubt: false, newer: 0, gone: 0, agreed: false, may_repeat: false, allowed: false };
+
+#[test]
+fn a_sound_job_goes_on_and_a_new_one_begins() {
+    assert_eq!(step_back(SOUND), Verdict::GoOn);
+    assert_eq!(step_back(Facts { allowed: true, ..SOUND }), Verdict::GoOn, "allowed is not asked for");
+    assert_eq!(step_back(Facts { candidates: 0, sound: None, ..SOUND }), Verdict::GoOn);
+}
+
+#[test]
+fn the_host_steps_back_by_itself_where_no_reader_gets_a_row_twice() {
+    for newer in [0, 2] {
+        assert_eq!(step_back(Facts { sound: Some(1), newer, ..SOUND }), Verdict::StepBack { decide: true });
+    }
+    assert_eq!(step_back(Facts { newer: 1, ..SOUND }), Verdict::StepBack { decide: true }, "the end of the log is lost");
+    let taken = Facts { sound: Some(1), newer: 1, gone: 1, ..SOUND };
+    assert_eq!(step_back(taken), Verdict::Ask(Question::OutputGone));
+    assert_eq!(step_back(Facts { may_repeat: true, ..taken }), Verdict::StepBack { decide: true });
+    assert_eq!(step_back(Facts { allowed: true, ..taken }), Verdict::StepBack { decide: true });
+}
+
+#[test]
+fn a_log_in_doubt_is_for_the_user() {
+    let doubt = Facts { in_doubt: true, may_repeat: true, ..SOUND };
+    assert_eq!(step_back(doubt), Verdict::Ask(Question::LogInDoubt));
+    assert_eq!(step_back(Facts { allowed: true, ..doubt }), Verdict::StepBack { decide: true });
+}
+
+#[test]
+fn a_crash_after_the_decision_takes_back_what_is_left_and_decides_nothing_again() {
+    assert_eq!(step_back(Facts { agreed: true, newer: 1, gone: 1, ..SOUND }), Verdict::StepBack { decide: false });
+}
+
+#[test]
+fn nothing_is_ever_started_from_nothing_because_of_damage() {
+    let nothing = Facts { sound: None, allowed: true, may_repeat: true, ..SOUND };
+    assert_eq!(step_back(nothing), Verdict::NothingSound, "all are damaged");
+    assert_eq!(
+        step_back(Facts { candidates: 0, newer: 1, ..nothing }),
+        Verdict::NothingSound,
+        "the log is gone, output is there"
+    );
+    assert_eq!(step_back(Facts { candidates: 0, in_doubt: true, ..nothing }), Verdict::NothingSound);
 }
 
 #[test]
@@ -173,6 +277,21 @@ fn what_a_job_lacks_is_refused_by_name_unless_it_may_be_dropped() {
     let may_drop = ["count", "in", "out"].map(str::to_owned).into();
     let dropped = match_job(&manifest(1), &JobShape { key_groups: 16, ..JobShape::default() }, &may_drop).unwrap();
     assert_eq!(dropped.dropped, ["count", "in", "out"]);
+}
+
+#[test]
+fn states_that_do_not_fit_are_told_all_at_once() {
+    let state = |name: &str, kind: &str, size: Option<u32>| json!({ "name": name, "kind": kind, "value_type": "u64", "map_key_type": null, "schema_version": 1, "value_size": size, "ttl": null });
+    let mut manifest = manifest(1);
+    let operator = manifest.operators.get_mut("count").unwrap();
+    operator.states =
+        json!([state("a", "value", Some(8)), state("b", "list", None), state("c", "value", Some(8)), state("d", "list", None)]);
+    let declared = |states: serde_json::Value| BTreeMap::from([("count".to_owned(), serde_json::from_value(states).unwrap())]);
+    let same = declared(manifest.operators["count"].states.clone());
+    assert_eq!(match_states(&manifest, &same), []);
+    let other = declared(json!([state("a", "value", Some(16)), state("b", "value", None), state("d", "list", None)]));
+    let keys: Vec<_> = match_states(&manifest, &other).into_iter().map(|problem| problem.key).collect();
+    assert_eq!(keys, ["operator.count.states.a", "operator.count.states.b", "operator.count.states.c"]);
 }
 
 proptest! {
@@ -328,7 +447,7 @@ mod explorer {
                         assert!(ids.insert(pointer.checkpoint), "an id is used once");
                         last = Restore::From(pointer.clone());
                     }
-                    Decision::Restore { .. } => unreachable!("not written here"),
+                    Decision::Restore { .. } | Decision::Lost { .. } => unreachable!("not written here"),
                 }
             }
             let store: Vec<_> = self.store.clone().into_iter().collect();

@@ -9,10 +9,11 @@ pub use reader::{DeadLetterPage, DeadLetterQuery, PAGE_LETTERS_MAX, epoch_of, fi
 
 use super::file::{FileSink, FileWriter, Place};
 use super::row_text::RowText;
-use super::{ConnectorError, PreCommit, Sink, SinkWriter};
+use super::{ConnectorError, PreCommit, Sink, SinkWriter, Visible};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use std::path::PathBuf;
 use tidegate_core::checkpoint::{CheckpointId, Committable};
 use tidegate_core::job_graph::spec::Delivery;
@@ -299,8 +300,16 @@ impl Sink for DeadLetters {
         self.files.abort(committables)
     }
 
-    fn recover(&self, decided: &[Committable]) -> Result<(), ConnectorError> {
-        self.files.recover(decided)
+    fn recover(&self, decided: &[Committable], first: CheckpointId) -> Result<(), ConnectorError> {
+        self.files.recover(decided, first)
+    }
+
+    fn visible(&self, epochs: Range<CheckpointId>, named: &[Committable]) -> Result<Visible, ConnectorError> {
+        self.files.visible(epochs, named)
+    }
+
+    fn retract(&self, epochs: Range<CheckpointId>) -> Result<Vec<String>, ConnectorError> {
+        self.files.retract(epochs)
     }
 
     fn strongest(&self) -> Delivery {

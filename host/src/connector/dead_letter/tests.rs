@@ -90,7 +90,7 @@ fn what_is_not_committed_is_not_listed() {
     writer.push(&mut letter("a", "staged")).expect("writes");
     writer.pre_commit().expect("pre-commits")().expect("finishes");
     assert!(page(folder.path(), None, None, 10).letters.is_empty());
-    sink.recover(&[]).expect("recovers");
+    sink.recover(&[], 100).expect("recovers");
     assert_eq!(fs::read_dir(folder.path().join(".staging")).expect("there").count(), 0);
 }
 

@@ -8,14 +8,15 @@
 
 use super::super::options::OptionReader;
 use super::super::row_text::{FORMATS, RowText};
-use super::super::{ConnectorContext, ConnectorError, Sink, SinkWriter};
+use super::super::{ConnectorContext, ConnectorError, Sink, SinkWriter, Visible};
 use super::staging::{FileWriter, Place, Staged};
 use crate::fault::{self, Fault, io_step};
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::io::ErrorKind;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use tidegate_core::checkpoint::Committable;
+use tidegate_core::checkpoint::{CheckpointId, Committable};
 use tidegate_core::job_graph::spec::{Delivery, SinkSpec};
 use tidegate_core::limits::NAME_BYTES_MAX;
 use tidegate_core::problem::Problem;
@@ -200,6 +201,34 @@ impl FileSink {
         Ok(())
     }
 
+    /// Names in `.staging` that belong to this job and sink.
+    fn staged(&self) -> Result<Vec<String>, ConnectorError> {
+        Ok(self.names_in(&self.place.staging())?.into_iter().filter(|name| self.place.owns(name)).collect())
+    }
+
+    fn visible_of(&self, epochs: &Range<CheckpointId>) -> Result<Vec<String>, ConnectorError> {
+        if epochs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let is_one = |name: &String| self.place.visible_epoch(name).is_some_and(|epoch| epochs.contains(&epoch));
+        Ok(self.names_in(&self.place.folder)?.into_iter().filter(is_one).collect())
+    }
+
+    /// Sorted. A folder that is not there has none, and a name that is not UTF-8 is none of ours.
+    fn names_in(&self, folder: &Path) -> Result<Vec<String>, ConnectorError> {
+        let failed = |error: std::io::Error| self.place.failed("listing", folder, &error);
+        let entries = match io_step::io("file: list", || std::fs::read_dir(folder)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(failed)?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            names.extend(entry.map_err(failed)?.file_name().to_str().map(str::to_owned));
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
     fn remove(&self, path: &Path) -> Result<(), ConnectorError> {
         match io_step::io("file: remove", || std::fs::remove_file(path)) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(self.place.failed("removing", path, &error)),
@@ -237,27 +266,81 @@ impl Sink for FileSink {
         Ok(())
     }
 
-    fn recover(&self, decided: &[Committable]) -> Result<(), ConnectorError> {
+    fn recover(&self, decided: &[Committable], first: CheckpointId) -> Result<(), ConnectorError> {
         self.commit(decided)?;
         let mut keep = HashSet::new();
         for committable in decided {
             keep.insert(Place::marker_name(&self.parse(committable)?.staged));
         }
-        let staging = self.place.staging();
-        let failed = |error: std::io::Error| self.place.failed("listing", &staging, &error);
-        let entries = match io_step::io("file: list", || std::fs::read_dir(&staging)) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            other => other.map_err(failed)?,
-        };
-        for entry in entries {
-            let entry = entry.map_err(failed)?;
-            // A name that is not UTF-8 is none of ours.
-            let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
-            if self.place.owns(&name) && !keep.contains(&name) {
-                self.remove(&entry.path())?;
+        let mut markers: BTreeMap<CheckpointId, Vec<String>> = BTreeMap::new();
+        for name in self.staged()? {
+            let epoch = self.place.staged_parts(&name).map(|(_, epoch)| epoch);
+            match (epoch, Place::marked(&name)) {
+                // A successor's, which has taken the job over and did not tell us.
+                (Some(epoch), _) if epoch >= first => {}
+                (Some(epoch), Some(_)) => markers.entry(epoch).or_default().push(name),
+                _ if keep.contains(&name) => {}
+                _ => self.remove(&self.place.staging().join(&name))?,
             }
         }
-        self.place.sync_folder(&staging)
+        // The last ones stay: a step back asks them what was visible once.
+        while markers.len() > MARKED_COMMITS {
+            let (_, names) = markers.pop_first().expect("BUG: it has more than one");
+            for name in names.iter().filter(|name| !keep.contains(*name)) {
+                self.remove(&self.place.staging().join(name))?;
+            }
+        }
+        *self.markers.lock().unwrap_or_else(PoisonError::into_inner) = markers.into_values().collect();
+        match self.place.staging().is_dir() {
+            true => self.place.sync_folder(&self.place.staging()),
+            false => Ok(()),
+        }
+    }
+
+    fn visible(&self, epochs: Range<CheckpointId>, named: &[Committable]) -> Result<Visible, ConnectorError> {
+        let there: BTreeSet<String> = self.visible_of(&epochs)?.into_iter().collect();
+        let staged: BTreeSet<String> = self.staged()?.into_iter().collect();
+        let mut gone = BTreeSet::new();
+        for name in &staged {
+            let Some(marked) = Place::marked(name) else { continue };
+            if let Some((task, epoch)) = self.place.staged_parts(marked).filter(|(_, epoch)| epochs.contains(epoch)) {
+                gone.insert(self.place.visible_name(task, epoch));
+            }
+        }
+        for committable in named {
+            let file = self.parse(committable)?;
+            let is_newer = self.place.staged_parts(&file.staged).is_some_and(|(_, epoch)| epochs.contains(&epoch));
+            if is_newer && !staged.contains(&file.staged) {
+                gone.insert(file.visible);
+            }
+        }
+        gone.retain(|name| !there.contains(name));
+        Ok(Visible { there: there.into_iter().collect(), gone: gone.into_iter().collect() })
+    }
+
+    /// They are moved into a hidden folder: nobody loses a byte by a step back.
+    fn retract(&self, epochs: Range<CheckpointId>) -> Result<Vec<String>, ConnectorError> {
+        let names = self.visible_of(&epochs)?;
+        let retracted = self.place.retracted();
+        if !names.is_empty() {
+            io_step::io("file: create folder", || std::fs::create_dir_all(&retracted))
+                .map_err(|error| self.place.failed("creating", &retracted, &error))?;
+        }
+        for name in &names {
+            let path = self.place.folder.join(name);
+            io_step::io("file: rename", || std::fs::rename(&path, retracted.join(name)))
+                .map_err(|error| self.place.failed("taking back", &path, &error))?;
+        }
+        for marker in self.staged()?.iter().filter(|name| Place::marked(name).is_some()) {
+            if self.place.staged_parts(marker).is_some_and(|(_, epoch)| epochs.contains(&epoch)) {
+                self.remove(&self.place.staging().join(marker))?;
+            }
+        }
+        if !names.is_empty() {
+            self.place.sync_folder(&retracted)?;
+            self.place.sync_folder(&self.place.folder)?;
+        }
+        Ok(names)
     }
 
     fn strongest(&self) -> Delivery {

@@ -107,7 +107,7 @@ fn committing_again_changes_nothing() {
     sink.commit(&committables[..1]).expect("commits half, as a crash would");
     for _ in 0..3 {
         sink.commit(&committables).expect("commits");
-        sink.recover(&committables).expect("recovers");
+        sink.recover(&committables, 100).expect("recovers");
     }
     assert_eq!(visible(&folder).len(), 2);
 }
@@ -127,17 +127,17 @@ fn recovery_commits_what_is_decided_and_removes_every_other_file_of_this_job_and
     ];
     others.iter().for_each(|other| assert_eq!(stage(other, 0, 2, &["of another"]).len(), 1));
     assert_eq!(staged(&folder).len(), 6);
-    ours.recover(&decided).expect("recovers");
+    ours.recover(&decided, 100).expect("recovers");
     assert_eq!((visible(&folder).len(), staged(&folder).len()), (2, 2));
     assert!(staged(&folder).iter().all(|name| others.iter().any(|other| other.place.owns(name))));
-    ours.recover(&[]).expect("recovers with nothing decided");
+    ours.recover(&[], 100).expect("recovers with nothing decided");
     assert_eq!((visible(&folder).len(), staged(&folder).len()), (2, 2));
 }
 
 #[test]
 fn recovery_before_anything_was_written_is_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
-    sink(&folder).recover(&[]).expect("recovers");
+    sink(&folder).recover(&[], 100).expect("recovers");
     assert!(!folder.path().join("out").exists());
 }
 
@@ -163,7 +163,7 @@ fn two_writers_of_one_task_and_epoch_do_not_meet() {
     let zombie = stage(&sink, 0, 1, &["zombie"]);
     let successor = stage(&sink, 0, 1, &["successor"]);
     assert_ne!(zombie[0]["staged"], successor[0]["staged"]);
-    sink.recover(&successor).expect("recovers");
+    sink.recover(&successor, 100).expect("recovers");
     assert_eq!(read(&folder, "out-000-00000001-00112233.txt"), "successor\n");
     let error = sink.commit(&zombie).expect_err("the name is taken");
     assert!(error.to_string().contains("is another file"), "{error}");
@@ -176,7 +176,7 @@ fn decided_output_that_is_missing_is_reported_loudly() {
     let committables = stage(&sink, 0, 1, &["a"]);
     let name = committables[0]["staged"].as_str().expect("a name");
     fs::remove_file(folder.path().join("out/.staging").join(name)).expect("removed");
-    let error = sink.recover(&committables).expect_err("missing");
+    let error = sink.recover(&committables, 100).expect_err("missing");
     assert!(!error.retry && error.remedy.is_some(), "{error}");
     let message = error.to_string();
     assert!(message.contains(name) && message.contains("out-000-00000001-00112233.txt"), "{message}");
@@ -190,7 +190,7 @@ fn committed_files_may_be_taken_away() {
     ours.commit(&committables).expect("commits");
     fs::remove_file(folder.path().join("out").join(&visible(&folder)[0])).expect("taken away");
     for _ in 0..2 {
-        sink(&folder).recover(&committables).expect("a new incarnation finds the marker");
+        sink(&folder).recover(&committables, 100).expect("a new incarnation finds the marker");
     }
     assert!(visible(&folder).is_empty());
 }
@@ -297,4 +297,39 @@ fn options_become_names_or_are_refused() {
         keys,
         ["sink.out.path", "sink.out.format", "sink.out.prefix", "sink.out.suffix", "sink.out.prefix", "sink.out.pth"]
     );
+}
+
+#[test]
+fn what_a_successor_has_staged_is_left_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ours = sink(&folder);
+    stage(&ours, 0, 7, &["of a predecessor"]);
+    let successors = stage(&ours, 0, 108, &["of a successor"]);
+    ours.recover(&[], 100).expect("recovers");
+    assert_eq!(staged(&folder), [successors[0]["staged"].as_str().expect("a name")]);
+    ours.commit(&successors).expect("commits");
+}
+
+#[test]
+fn what_is_visible_of_later_epochs_is_told_and_taken_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (ours, other) = (sink(&folder), sink_of(&folder, "ffffffffffffffff", "out", json!({"path": "out"})));
+    let all: Vec<_> = (1..=4).flat_map(|epoch| stage(&ours, 0, epoch, &["x"])).collect();
+    ours.commit(&all[..3]).expect("commits");
+    other.commit(&stage(&other, 0, 3, &["of another job"])).expect("commits");
+    let name = |epoch: u64| format!("out-000-{epoch:08}-00112233.txt");
+    let found = ours.visible(2..100, &all).expect("looks");
+    assert_eq!(found, Visible { there: vec![name(2), name(3)], gone: vec![] }, "4 was never visible");
+    fs::remove_file(folder.path().join("out").join(name(3))).expect("a reader takes it away");
+    // Known by its marker to a new incarnation, whether the manifest can be read or not.
+    for named in [&all[..], &[]] {
+        let found = sink(&folder).visible(2..100, named).expect("looks");
+        assert_eq!(found, Visible { there: vec![name(2)], gone: vec![name(3)] });
+    }
+    assert_eq!(ours.visible(5..5, &all).expect("looks"), Visible::default());
+    assert_eq!(ours.retract(2..100).expect("takes back"), [name(2)]);
+    assert_eq!(ours.retract(2..100).expect("again"), [""; 0]);
+    assert_eq!(visible(&folder), [name(1), "out-000-00000003-ffffffff.txt".to_owned()]);
+    assert_eq!(fs::read_to_string(folder.path().join("out/.retracted").join(name(2))).expect("kept"), "x\n");
+    assert_eq!(ours.visible(2..100, &[]).expect("looks"), Visible::default());
 }

@@ -14,6 +14,7 @@
 
 use super::super::row_text::RowText;
 use super::super::{ConnectorError, PreCommit, SinkWriter};
+use crate::disk;
 use crate::fault::io_step;
 use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,8 @@ use tidegate_core::row::Rows;
 /// What is gathered before it goes to the kernel.
 const BUFFER_BYTES: usize = 256 << 10;
 const STAGING: &str = ".staging";
+/// Hidden, so no reader takes what is in it for output.
+const RETRACTED: &str = ".retracted";
 /// Parts of a staged name stand apart by this; job ids and names of sinks do not have it.
 const SEPARATOR: char = '~';
 /// Says that a staged file was committed: its visible file may be taken away by whoever reads the folder.
@@ -69,12 +72,44 @@ impl Place {
         format!("{}-{task:03}-{epoch:08}-{job}.{}", self.prefix, self.suffix)
     }
 
+    /// Task and epoch of an entry of `.staging`, be it a staged file or the marker of one.
+    pub fn staged_parts(&self, staged: &str) -> Option<(u32, CheckpointId)> {
+        let mut parts = staged.strip_prefix(&self.owner())?.split(SEPARATOR);
+        Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+    }
+
+    /// The epoch of a visible file, if it is one of this job and sink. Its ending may have been another then.
+    pub fn visible_epoch(&self, name: &str) -> Option<CheckpointId> {
+        let mut parts = name.strip_prefix(&self.prefix)?.strip_prefix('-')?.splitn(3, '-');
+        let (task, epoch, rest) = (parts.next()?, parts.next()?, parts.next()?);
+        let is_number = |text: &str, digits| text.len() >= digits && text.bytes().all(|byte| byte.is_ascii_digit());
+        let job: String = self.job_id.chars().take(8).collect();
+        let is_ours =
+            is_number(task, 3) && is_number(epoch, 8) && rest.strip_prefix(&job).is_some_and(|rest| rest.starts_with('.'));
+        epoch.parse().ok().filter(|_| is_ours)
+    }
+
+    pub fn visible_name(&self, task: u32, epoch: CheckpointId) -> String {
+        self.final_name(task, epoch)
+    }
+
+    /// The staged name that a marker speaks of.
+    pub fn marked(name: &str) -> Option<&str> {
+        name.strip_suffix(COMMITTED)
+    }
+
+    /// Where files go that were taken back.
+    pub fn retracted(&self) -> PathBuf {
+        self.folder.join(RETRACTED)
+    }
+
     pub fn marker_name(staged: &str) -> String {
         format!("{staged}{COMMITTED}")
     }
 
     pub fn failed(&self, what: &str, path: &Path, error: &std::io::Error) -> ConnectorError {
-        ConnectorError::retry(format!("sink {}: {what} {}", self.node, path.display()), error)
+        let remedy = disk::remedy(error).map(str::to_owned);
+        ConnectorError { remedy, ..ConnectorError::retry(format!("sink {}: {what} {}", self.node, path.display()), error) }
     }
 
     /// Creates the folders, and makes sure that they are still there after a power cut.

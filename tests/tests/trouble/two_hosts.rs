@@ -1,0 +1,71 @@
+//! Two hosts on one folder by mistake: one of them goes on, the other stops with a message, and nothing is corrupted.
+
+use crate::*;
+use serde_json::json;
+
+const LOCK: &str = "TIDEGATE_DATA_LOCK";
+
+#[test]
+fn a_second_host_is_refused_while_the_first_one_runs() {
+    let host = Host::start();
+    let mut second = host.second();
+    second.spawn();
+    assert!(!second.wait_for_exit(LIMIT).success());
+    let log = second.log_text();
+    assert!(log.contains(&format!("process {}", host.pid())) && log.contains("--data"), "{log}");
+    host.client().get("/readyz").document();
+}
+
+#[test]
+fn a_host_that_comes_back_from_a_long_sleep_finds_its_job_taken_over_and_leaves_everything_alone() {
+    let job = job(1_500);
+    let sleeper = started(&job);
+    sleeper.signal("STOP");
+    let mut successor = sleeper.second();
+    successor.spawn();
+    assert!(!successor.wait_for_exit(LIMIT).success(), "the sleeper holds the lock");
+    successor.set_env(LOCK, "off");
+    successor.restart();
+    successor.wait_for_checkpoints(job.name, 3);
+    sleeper.signal("CONT");
+    let error = error_of_failed(&sleeper, job.name);
+    assert!(error.contains("was taken over by incarnation"), "{error}");
+    let stored = || std::fs::read_to_string(sleeper.data().join("jobs").join(job.name).join("job.json")).expect("the job's file");
+    assert!(stored().contains(r#""desired": "running""#), "{}", stored());
+    // Whoever still talks to it is told.
+    for request in ["start", "stop"] {
+        let answer = sleeper.client().post(&format!("/v1/jobs/{}/{request}?wait=10s", job.name), &json!({}));
+        assert!(answer.body.contains("has taken over this data folder") || answer.status == 400, "{answer}");
+    }
+    assert!(stored().contains(r#""desired": "running""#), "{}", stored());
+    successor.wait_for_state(job.name, "finished");
+    assert_exactly_once(&successor, &job);
+    assert_eq!(folder(&successor, job.name).orphans(), Vec::<std::path::PathBuf>::new());
+}
+
+#[test]
+fn of_two_hosts_that_start_at_once_one_finishes_the_job() {
+    let job = job(2_000);
+    let mut first = started(&job);
+    first.kill();
+    first.set_env(LOCK, "off");
+    let mut second = first.second();
+    second.set_env(LOCK, "off");
+    first.spawn();
+    second.spawn();
+    first.wait_until_ready();
+    second.wait_until_ready();
+    let states = until("both are done with the job", LIMIT, || {
+        let states: Vec<String> = [&first, &second].map(|host| host.job(job.name)["status"]["state"].to_string()).to_vec();
+        let is_end = |state: &String| state == "\"finished\"" || state == "\"failed\"";
+        if states.iter().all(is_end) { Ok(states) } else { Err(format!("{states:?}")) }
+    });
+    assert!(states.iter().any(|state| state == "\"finished\""), "{states:?}");
+    for host in [&first, &second] {
+        let view = host.job(job.name);
+        if view["status"]["state"] == "failed" {
+            assert!(error_of(&view).contains("was taken over by incarnation"), "{view}");
+        }
+    }
+    assert_exactly_once(&first, &job);
+}
