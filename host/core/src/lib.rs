@@ -3,6 +3,7 @@
 pub mod barrier;
 pub mod checkpoint;
 pub mod compaction;
+pub mod in_flight;
 pub mod job_graph;
 pub mod job_state;
 pub mod key_group;

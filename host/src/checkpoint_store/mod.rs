@@ -4,7 +4,7 @@
 //!  jobs/<job>/inc/<n>.json                    incarnations                            created once
 //!            /commits/<seq>.json              the decision log                        created once, see [`DecisionLog`]
 //!            /manifests/<checkpoint>-<uuid>   what a checkpoint consists of           named by a decision
-//!            /segments/<operator>/<task>-…    state                                   named by a manifest
+//!            /segments/<operator>/<task>-…    state, and what was in flight           named by a manifest
 //!            /savepoints/<id>/…               a manifest with segments of its own     never deleted but by the user
 //! ```
 //!
@@ -98,8 +98,20 @@ impl CheckpointStore {
 
     /// Stores a piece of state under a name of its own.
     pub async fn put_segment(&self, draft: SegmentDraft<'_>, bytes: Bytes) -> Result<SegmentRef, StoreError> {
-        let SegmentDraft { operator, task_index, checkpoint, first_group, end_group, full, entries } = draft;
+        let SegmentDraft { operator, task_index, checkpoint, .. } = draft;
         let path = StorePath::Segment { operator, task_index, checkpoint, uuid: &unique_id() }.to_string();
+        self.put_under(path, draft, bytes).await
+    }
+
+    /// Stores what was in flight to a task under a name of its own.
+    pub async fn put_in_flight(&self, draft: SegmentDraft<'_>, bytes: Bytes) -> Result<SegmentRef, StoreError> {
+        let SegmentDraft { operator: node, task_index, checkpoint, .. } = draft;
+        let path = StorePath::InFlight { node, task_index, checkpoint, uuid: &unique_id() }.to_string();
+        self.put_under(path, draft, bytes).await
+    }
+
+    async fn put_under(&self, path: String, draft: SegmentDraft<'_>, bytes: Bytes) -> Result<SegmentRef, StoreError> {
+        let SegmentDraft { first_group, end_group, full, entries, .. } = draft;
         let (crc32c, len) = (crc32c::crc32c(&bytes), bytes.len() as u64);
         self.create(&path, bytes).await?;
         Ok(SegmentRef { path, first_group, end_group, full, entries, bytes: len, crc32c })

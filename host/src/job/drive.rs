@@ -18,7 +18,7 @@ use crate::checkpoint_store::{AppendError, CheckpointStore, DecisionLog};
 use crate::fault::{self, Fault};
 use crate::task::gate::Gate;
 use crate::task::snapshot::{explain, put_segment};
-use crate::task::{Barrier, Control, Report, TaskError};
+use crate::task::{Barrier, Control, Report, TaskError, monotonic_us};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -273,7 +273,9 @@ impl<'a> Drive<'a> {
         let store = self.attempt.store.clone();
         match action {
             Action::Trigger { checkpoint, kind, full, stop } => {
-                let barrier = Barrier { checkpoint, kind, full, stop };
+                let overtakes_after = self.attempt.checkpoint.overtakes_after_ms(kind);
+                let overtakes_at_us = overtakes_after.map(|ms| monotonic_us().saturating_add(ms.saturating_mul(1000)));
+                let barrier = Barrier { checkpoint, kind, full, stop, overtakes_at_us };
                 self.tell_sources(Control::Trigger(barrier));
             }
             Action::AbortCheckpoint { checkpoint, reason } => {

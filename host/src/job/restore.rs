@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use tidegate_core::checkpoint::{
-    CheckpointId, CompletedCheckpoint, Coordinator, CoordinatorConfig, Manifest, ManifestPointer, OperatorManifest,
+    CheckpointId, CompletedCheckpoint, Coordinator, CoordinatorConfig, InFlight, Manifest, ManifestPointer, OperatorManifest,
     Restored as RestoredCheckpoint, SAVEPOINTS, SegmentRef,
 };
 use tidegate_core::recovery::{self, JobShape, Restore};
@@ -69,6 +69,7 @@ pub struct Restored {
     pub manifest: Option<Manifest>,
     pub sinks: Arc<Sinks>,
     pub segments: BTreeMap<String, Vec<(SegmentRef, bytes::Bytes)>>,
+    pub in_flight: Vec<(InFlight, bytes::Bytes)>,
     pub next_checkpoint: CheckpointId,
     retained: Vec<CompletedCheckpoint>,
     inherit_chains: bool,
@@ -150,22 +151,29 @@ pub async fn restore(
         Some(manifest) => read_segments(store, manifest).await?,
         None => BTreeMap::new(),
     };
+    let mut in_flight = Vec::new();
+    for one in manifest.iter().flat_map(|manifest| &manifest.in_flight) {
+        in_flight.push((one.clone(), store.read_segment(&one.segment).await?));
+    }
     let (retained, all_known) = retained(store, &log).await;
     if all_known {
         sweep(store, &log, &retained).await;
     }
-    Ok(Restored { log, manifest, sinks, segments, next_checkpoint, retained, inherit_chains })
+    Ok(Restored { log, manifest, sinks, segments, in_flight, next_checkpoint, retained, inherit_chains })
 }
 
 fn shape(plan: &JobPlan) -> JobShape {
     let spec = &plan.spec;
     let mut sinks: BTreeSet<_> = spec.sinks.iter().map(|sink| sink.name.clone()).collect();
     sinks.insert(DEAD_LETTERS.to_owned());
+    let operators = spec.operators.iter();
+    let operators = operators.map(|operator| (operator.name.clone(), (operator.inputs.len() as u32, operator.key.is_some())));
     JobShape {
         key_groups: spec.key_groups,
         sources: spec.sources.iter().map(|source| source.name.clone()).collect(),
         operators: spec.operators.iter().map(|operator| (operator.name.clone(), operator.parallelism)).collect(),
         sinks,
+        inputs: operators.chain(spec.sinks.iter().map(|sink| (sink.name.clone(), (sink.inputs.len() as u32, false)))).collect(),
     }
 }
 

@@ -105,6 +105,7 @@ impl Supervisor {
             sinks: Arc::clone(&restored.sinks),
             dead_letters: dead_letters::sink(&self.plan, &self.folder),
             segments: std::mem::take(&mut restored.segments),
+            in_flight: std::mem::take(&mut restored.in_flight),
             last_checkpoint: restored.next_checkpoint - 1,
         };
         let mut attempt = builder.build()?;

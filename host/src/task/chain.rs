@@ -354,6 +354,11 @@ impl Chain {
         }
     }
 
+    /// Whether another batch may be begun: see [`EdgeWriter::has_room`].
+    pub fn has_room(&mut self) -> bool {
+        self.edges.iter_mut().fold(true, |room, edge| edge.has_room() & room)
+    }
+
     pub fn blocked(&self) -> std::time::Duration {
         self.edges.iter().map(|edge| edge.blocked).sum()
     }

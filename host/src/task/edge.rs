@@ -2,6 +2,7 @@
 //!
 //! Invariants:
 //! * rows of one key go to the task that owns the key's group, in their order;
+//! * with `overdraft` a full channel takes some more batches, and the task asks [`EdgeWriter::has_room`] before it begins another;
 //! * a batch is shipped when it is full by rows or bytes, when it has waited for the linger time, when the task has nothing else to
 //!   do, and always before a watermark or a barrier, which therefore never overtake rows.
 
@@ -59,6 +60,10 @@ pub struct EdgeWriter {
     key: Vec<u8>,
     /// Time spent waiting for room.
     pub blocked: Duration,
+    /// The task does not wait in the middle of a batch, because a barrier may want to overtake.
+    overdraft: bool,
+    /// A channel is full: nothing new is begun until it is not.
+    full: bool,
 }
 
 #[derive(Default)]
@@ -68,7 +73,7 @@ struct Buffer {
 }
 
 impl EdgeWriter {
-    pub fn new(to_node: String, partitioning: Partitioning, targets: Vec<Target>, batch: BatchSpec) -> Self {
+    pub fn new(to_node: String, partitioning: Partitioning, targets: Vec<Target>, batch: BatchSpec, overdraft: bool) -> Self {
         let buffers = targets.iter().map(|_| Buffer::default()).collect();
         Self {
             to_node,
@@ -80,6 +85,8 @@ impl EdgeWriter {
             round_robin: 0,
             key: Vec::new(),
             blocked: Duration::ZERO,
+            overdraft,
+            full: false,
         }
     }
 
@@ -180,10 +187,7 @@ impl EdgeWriter {
     /// To all tasks of the next vertex that this task sends to, behind everything buffered.
     pub fn broadcast(&mut self, element: impl Fn() -> Element) -> Result<(), Closed> {
         self.flush()?;
-        let only = match self.partitioning {
-            Partitioning::Forward { task } => Some(task),
-            _ => None,
-        };
+        let only = self.forwards_to();
         for (i, target) in self.targets.iter().enumerate() {
             if only.is_none_or(|task| task == i) {
                 target.gate.send(target.channel, element())?;
@@ -204,10 +208,35 @@ impl EdgeWriter {
     fn ship(&mut self, target: usize, rows: Rows) -> Result<(), Closed> {
         let Target { gate, channel } = &self.targets[target];
         let begun = Instant::now();
-        if gate.send(*channel, Element::Batch(rows))? {
+        let waited = if self.overdraft {
+            let (waited, full) = gate.send_overdraft(*channel, Element::Batch(rows))?;
+            self.full |= full;
+            waited
+        } else {
+            gate.send(*channel, Element::Batch(rows))?
+        };
+        if waited {
             self.blocked += begun.elapsed();
         }
         Ok(())
+    }
+
+    /// Whether the task may begin with another batch. If not, its gate is poked when it may.
+    pub fn has_room(&mut self) -> bool {
+        if self.full {
+            let only = self.forwards_to();
+            let targets = self.targets.iter().enumerate().filter(|(i, _)| only.is_none_or(|task| task == *i));
+            // Every one is asked, so that each that is full pokes.
+            self.full = targets.fold(false, |full, (_, target)| !target.gate.has_room(target.channel) | full);
+        }
+        !self.full
+    }
+
+    fn forwards_to(&self) -> Option<usize> {
+        match self.partitioning {
+            Partitioning::Forward { task } => Some(task),
+            Partitioning::Rebalance | Partitioning::Key { .. } => None,
+        }
     }
 }
 

@@ -84,11 +84,13 @@ fn read_checkpoint(mut table: Table<'_>) -> CheckpointSpec {
         max_concurrent: table.number("max_concurrent").unwrap_or(default.max_concurrent),
         tolerable_failures: table.number("tolerable_failures").unwrap_or(default.tolerable_failures),
         retained: table.number("retained").unwrap_or(default.retained),
+        unaligned: table.flag("unaligned").unwrap_or(default.unaligned),
+        aligned_timeout_ms: table.duration_ms("aligned_timeout").unwrap_or(default.aligned_timeout_ms),
     };
-    if table.flag("unaligned") == Some(true) {
-        let message = "is not in this version: barriers are aligned, so leave it false; smaller batches (batch.rows, batch.bytes) \
-                       shorten the alignment";
-        table.problem("unaligned", message);
+    if table.has("aligned_timeout") && !checkpoint.unaligned {
+        let message =
+            "has no meaning without checkpoint.unaligned = true: after it, barriers overtake; set that, or leave this out";
+        table.problem("aligned_timeout", message);
     }
     table.refuse_unknown();
     checkpoint

@@ -135,6 +135,7 @@ fn manifest(parallelism: u32) -> Manifest {
         operators: BTreeMap::from([("count".into(), operator)]),
         sources: BTreeMap::from([("in".into(), vec![split])]),
         sinks: BTreeMap::from([("out".into(), vec![json!("f")])]),
+        in_flight: Vec::new(),
         end_of_input: false,
         time_ms: 0,
     }
@@ -146,6 +147,7 @@ fn shape(operators: &[(&str, u32)]) -> JobShape {
         sources: BTreeSet::from(["in".to_owned()]),
         operators: operators.iter().map(|(name, parallelism)| ((*name).to_owned(), *parallelism)).collect(),
         sinks: BTreeSet::from(["out".to_owned()]),
+        inputs: operators.iter().map(|(name, _)| ((*name).to_owned(), (1, true))).collect(),
     }
 }
 
