@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tidegate::fault::{CRASH_AT, Fault};
 use tidegate_tests::host::Host;
-use tidegate_tests::job::TotalsJob;
+use tidegate_tests::job::{TotalsJob, unaligned};
 use tidegate_tests::output;
 use tidegate_tests::totals::{self, Total};
 use tidegate_tests::wait::until;
@@ -20,11 +20,16 @@ const CRASH_LIMIT: Duration = Duration::from_secs(60);
 const JOB: TotalsJob =
     TotalsJob { name: "crashes", records: 6_000, keys: 2_000, splits: 2, parallelism: 2, rate: Some(6_000), interval: "50ms" };
 
+/// As fast as it goes, with barriers that overtake: there is something in flight.
+const FLOOD: TotalsJob = TotalsJob { records: 200_000, rate: None, ..JOB };
+
 /// What has to happen for a point to be passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scenario {
     /// The job runs to its end.
     Run,
+    /// The job runs to its end, with full channels and unaligned checkpoints.
+    Flood,
     /// The host that crashes is the second one: it restores.
     Restart,
     /// A savepoint is taken at work.
@@ -51,6 +56,7 @@ fn scenario(fault: Fault) -> Scenario {
         | Fault::ManifestsDeletedSegmentsNot
         | Fault::MergeWrittenChainNot
         | Fault::FinalCommittedFinishNot => Scenario::Run,
+        Fault::InFlightWrittenAnswerNot => Scenario::Flood,
         Fault::IncarnationWrittenFenceNot | Fault::RestoreWrittenSinksNot | Fault::SinksRecoveredTasksNot => Scenario::Restart,
         Fault::FenceWrittenRestoreNot => Scenario::StartFromSavepoint,
         Fault::SavepointSegmentsWrittenManifestNot | Fault::SavepointManifestWrittenPointerNot => Scenario::Savepoint,
@@ -59,29 +65,33 @@ fn scenario(fault: Fault) -> Scenario {
 }
 
 /// The job, with a second sink, so that one can have committed and the other not.
-fn document(host: &Host) -> Value {
-    let mut job = JOB.document(&host.work().join("out"));
+fn document(host: &Host, of: &TotalsJob) -> Value {
+    let mut job = of.document(&host.work().join("out"));
     let second = json!({ "name": "copy", "connector": "file", "input": ["totals"], "path": host.work().join("copy") });
     job["sink"].as_array_mut().expect("sinks").push(second);
     job
 }
 
 /// Lets the host crash at a point on its way, and finishes without. Says what is wrong, or nothing.
-fn crash_at(fault: Fault, passage: u64) -> Result<(), String> {
+fn crash_at(fault: Fault, passage: u64, is_unaligned: bool) -> Result<(), String> {
     let mut host = Host::prepared();
     let scenario = scenario(fault);
+    let of = if scenario == Scenario::Flood { FLOOD } else { JOB };
     let arm = |host: &mut Host| host.set_env(CRASH_AT, &format!("{fault}:{passage}"));
-    if scenario == Scenario::Run {
+    if matches!(scenario, Scenario::Run | Scenario::Flood) {
         arm(&mut host);
     }
     host.restart();
     host.push("running-totals");
-    let job = document(&host);
+    let mut job = document(&host, &of);
+    if is_unaligned || scenario == Scenario::Flood {
+        job = unaligned(job);
+    }
     let path = format!("/v1/jobs/{}", JOB.name);
     // The answer may be lost with the host.
     let _ = host.client().try_put_json(&path, &job);
     match scenario {
-        Scenario::Run => {}
+        Scenario::Run | Scenario::Flood => {}
         Scenario::Restart => {
             host.wait_for_checkpoints(JOB.name, 2);
             host.kill();
@@ -131,8 +141,8 @@ fn crash_at(fault: Fault, passage: u64) -> Result<(), String> {
     finish(&host, &job);
     for sink in ["out", "copy"] {
         let folder = host.work().join(sink);
-        let verdict = totals::check(JOB.input(), output::lines(&folder).iter().map(|line| Total::from_json(line)));
-        if !verdict.is_exactly_once() || verdict.records != JOB.records {
+        let verdict = totals::check(of.input(), output::lines(&folder).iter().map(|line| Total::from_json(line)));
+        if !verdict.is_exactly_once() || verdict.records != of.records {
             return Err(format!("{fault}: {sink}: {verdict}"));
         }
         if !output::staged(&folder).is_empty() {
@@ -167,13 +177,13 @@ fn finish(host: &Host, job: &Value) {
 }
 
 /// The points of one group, so that groups run side by side.
-fn crash_at_all(group: usize) {
+fn crash_at_all(group: usize, is_unaligned: bool) {
     const GROUPS: usize = 2;
     let mine = Fault::ALL.iter().skip(group).step_by(GROUPS);
     let wrong: Vec<String> = mine
         .filter_map(|fault| {
             let begun = Instant::now();
-            let outcome = crash_at(*fault, 1);
+            let outcome = crash_at(*fault, 1, is_unaligned);
             println!("{:5.1} s  {fault}", begun.elapsed().as_secs_f64());
             outcome.err()
         })
@@ -183,18 +193,28 @@ fn crash_at_all(group: usize) {
 
 #[test]
 fn a_crash_at_any_point_leaves_the_right_output_1() {
-    crash_at_all(0);
+    crash_at_all(0, false);
 }
 
 #[test]
 fn a_crash_at_any_point_leaves_the_right_output_2() {
-    crash_at_all(1);
+    crash_at_all(1, false);
+}
+
+#[test]
+fn a_crash_at_any_point_with_unaligned_checkpoints_leaves_the_right_output_1() {
+    crash_at_all(0, true);
+}
+
+#[test]
+fn a_crash_at_any_point_with_unaligned_checkpoints_leaves_the_right_output_2() {
+    crash_at_all(1, true);
 }
 
 #[test]
 fn a_crash_in_the_middle_of_the_job_leaves_the_right_output() {
     for fault in [Fault::PreCommittedAnswerNot, Fault::ManifestWrittenDecisionNot, Fault::DecisionWrittenSinksNot] {
-        crash_at(fault, 5).unwrap_or_else(|wrong| panic!("{wrong}"));
+        crash_at(fault, 5, false).unwrap_or_else(|wrong| panic!("{wrong}"));
     }
 }
 
@@ -205,7 +225,7 @@ fn a_savepoint_is_not_there_before_its_output_is() {
     host.set_env(CRASH_AT, Fault::DecisionWrittenSinksNot.name());
     host.restart();
     host.push("running-totals");
-    let mut job = document(&host);
+    let mut job = document(&host, &JOB);
     // The first checkpoint is the savepoint's.
     job["checkpoint"]["interval"] = json!("1h");
     job["source"][0]["rate"] = json!(2_000);

@@ -4,9 +4,10 @@
 //! The job's output says for each record how many its key had had and what they summed up to, so the whole chain of each key is
 //! checked against the events themselves (see `totals`). `TIDEGATE_SEED` repeats the moments of an earlier run.
 
+use serde_json::Value;
 use std::time::{Duration, Instant};
 use tidegate_tests::host::Host;
-use tidegate_tests::job::TotalsJob;
+use tidegate_tests::job::{TotalsJob, unaligned};
 use tidegate_tests::output;
 use tidegate_tests::random::Random;
 use tidegate_tests::totals::{self, Total};
@@ -28,11 +29,20 @@ const JOB: TotalsJob = TotalsJob {
 
 #[test]
 fn twenty_kills_at_random_moments_lose_and_repeat_nothing() {
+    kill_at_random(|job| job);
+}
+
+#[test]
+fn twenty_kills_with_unaligned_checkpoints_lose_and_repeat_nothing() {
+    kill_at_random(unaligned);
+}
+
+fn kill_at_random(change: fn(Value) -> Value) {
     let mut random = Random::from_env();
     let mut host = Host::start();
     let out = host.work().join("out");
     host.push("running-totals");
-    host.put_job(&JOB.document(&out));
+    host.put_job(&change(JOB.document(&out)));
     host.wait_for_checkpoints(JOB.name, 1);
 
     let begun = Instant::now();

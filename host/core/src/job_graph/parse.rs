@@ -442,7 +442,7 @@ mod tests {
             [checkpoint]
             interval = "1 second"
             timeout = true
-            unaligned = true
+            aligned_timeout = "1s"
             retain = 3
             [restart]
             strategy = "fixed-delay"
@@ -480,8 +480,8 @@ mod tests {
                 "key_groups = -1: must be a whole number from 0 to 4294967295".to_string(),
                 "checkpoint.interval = \"1 second\": has the unknown unit \"second\": write s; units are ms, s, m, h, d; or \"off\"".to_string(),
                 "checkpoint.timeout = true: must be a duration like \"250ms\" or \"5m\", or a whole number of milliseconds".to_string(),
-                "checkpoint.unaligned = true: is not in this version: barriers are aligned, so leave it false; smaller batches \
-                 (batch.rows, batch.bytes) shorten the alignment"
+                "checkpoint.aligned_timeout = \"1s\": has no meaning without checkpoint.unaligned = true: after it, barriers overtake; \
+                 set that, or leave this out"
                     .to_string(),
                 "checkpoint.retain: is not a known key; did you mean \"retained\"?".to_string(),
                 "restart.initial = \"1s\": has no meaning with strategy = \"fixed-delay\", which knows attempts, delay".to_string(),

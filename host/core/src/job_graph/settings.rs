@@ -203,4 +203,20 @@ mod tests {
             ]
         );
     }
+
+    #[test]
+    fn barriers_that_overtake_go_one_at_a_time_and_need_an_alignment_to_overtake() {
+        assert_eq!(problems("[checkpoint]\nunaligned = true\naligned_timeout = '10s'"), Vec::<String>::new());
+        let text = "delivery = 'at-least-once'\n[checkpoint]\nunaligned = true\naligned_timeout = '1m'\nmax_concurrent = 2";
+        assert_eq!(
+            problems(text),
+            [
+                "checkpoint.max_concurrent = 2: can't go with checkpoint.unaligned = true: barriers that overtake must not overtake \
+                 each other, so set 1",
+                "checkpoint.aligned_timeout = \"1m\": must be shorter than checkpoint.timeout (1m): no barrier would ever overtake",
+                "checkpoint.unaligned = true: has no meaning with delivery = \"at-least-once\", which aligns no barriers: leave it \
+                 out, or ask for \"exactly-once\"",
+            ]
+        );
+    }
 }

@@ -426,3 +426,28 @@ fn a_request_that_the_log_knows_is_not_carried_out_again() {
     assert!(has_started(&entries, "request"));
     assert!(!has_started(&entries, "another"));
 }
+
+#[test]
+fn rows_in_flight_to_a_node_that_is_not_as_it_was_are_not_dropped_silently() {
+    use crate::checkpoint::{InFlight, InFlightChannel};
+    let segment = SegmentRef {
+        path: "segments/count/x".into(),
+        first_group: 0,
+        end_group: 16,
+        full: true,
+        entries: 1,
+        bytes: 9,
+        crc32c: 1,
+    };
+    let channels = vec![InFlightChannel { input: 0, upstream_task: 0, rows: 1, bytes: 9 }];
+    let in_flight = InFlight { node: "count".into(), task_index: 0, parallelism: 1, keyed: true, channels, segment };
+    let unaligned = Manifest { in_flight: vec![in_flight], ..manifest(1) };
+    assert!(match_job(&unaligned, &shape(&[("count", 3)]), &BTreeSet::new()).is_ok(), "another parallelism is fine");
+    for inputs in [None, Some((1, false)), Some((0, true))] {
+        let mut job = shape(&[("count", 1)]);
+        job.inputs = inputs.map(|inputs| ("count".to_owned(), inputs)).into_iter().collect();
+        let problems = match_job(&unaligned, &job, &BTreeSet::new()).unwrap_err();
+        assert!(problems.iter().any(|p| p.to_string().contains("rows on their way to count")), "{problems:?}");
+    }
+    assert_eq!(unaligned.segments().filter(|segment| segment.path == "segments/count/x").count(), 1, "retention keeps it");
+}
