@@ -20,6 +20,9 @@ const CRASH_LIMIT: Duration = Duration::from_secs(60);
 const JOB: TotalsJob =
     TotalsJob { name: "crashes", records: 6_000, keys: 2_000, splits: 2, parallelism: 2, rate: Some(6_000), interval: "50ms" };
 
+/// Longer: with barriers that overtake, a savepoint waits for the checkpoint that is pending.
+const UNALIGNED: TotalsJob = TotalsJob { records: 18_000, ..JOB };
+
 /// As fast as it goes, with barriers that overtake: there is something in flight.
 const FLOOD: TotalsJob = TotalsJob { records: 200_000, rate: None, ..JOB };
 
@@ -76,7 +79,11 @@ fn document(host: &Host, of: &TotalsJob) -> Value {
 fn crash_at(fault: Fault, passage: u64, is_unaligned: bool) -> Result<(), String> {
     let mut host = Host::prepared();
     let scenario = scenario(fault);
-    let of = if scenario == Scenario::Flood { FLOOD } else { JOB };
+    let of = match scenario {
+        Scenario::Flood => FLOOD,
+        _ if is_unaligned => UNALIGNED,
+        _ => JOB,
+    };
     let arm = |host: &mut Host| host.set_env(CRASH_AT, &format!("{fault}:{passage}"));
     if matches!(scenario, Scenario::Run | Scenario::Flood) {
         arm(&mut host);
