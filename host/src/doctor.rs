@@ -404,6 +404,7 @@ mod tests {
             key_groups: 16,
             operators: [("count".to_owned(), operator)].into(),
             sources: Default::default(),
+            in_flight: Vec::new(),
             sinks: Default::default(),
             end_of_input: false,
             time_ms: 0,

@@ -55,6 +55,8 @@ faults! {
     PreCommittedAnswerNot = "pre-committed-answer-not",
     /// A task's state is in the store, the task has not answered.
     SegmentWrittenAnswerNot = "segment-written-answer-not",
+    /// What barriers overtook on their way to a task is in the store, the task has not answered.
+    InFlightWrittenAnswerNot = "in-flight-written-answer-not",
     /// All tasks have answered, no manifest is written.
     AllAnsweredManifestNot = "all-answered-manifest-not",
     ManifestWrittenDecisionNot = "manifest-written-decision-not",

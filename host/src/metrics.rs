@@ -432,6 +432,7 @@ mod tests {
             status: CheckpointStatus::Completed,
             duration_ms: 1500,
             bytes: 10,
+            inflight_bytes: 0,
             acknowledged: 1,
             tasks: 1,
             alignment_max_us: 0,

@@ -3,7 +3,7 @@
 
 use crate::damage::{Damage, JobFolder};
 use crate::host::Host;
-use crate::job::TotalsJob;
+use crate::job::{TotalsJob, unaligned};
 use crate::output;
 use crate::totals::{self, Total};
 use crate::wait::until;
@@ -18,11 +18,26 @@ pub const CRASH_LIMIT: Duration = Duration::from_secs(60);
 pub const JOB: TotalsJob =
     TotalsJob { name: "crashes", records: 6_000, keys: 2_000, splits: 2, parallelism: 2, rate: Some(6_000), interval: "50ms" };
 
+/// Longer: with barriers that overtake, a savepoint waits for the checkpoint that is pending.
+const UNALIGNED: TotalsJob = TotalsJob { records: 18_000, ..JOB };
+
+/// As fast as it goes, with barriers that overtake: there is something in flight.
+const FLOOD: TotalsJob = TotalsJob { records: 200_000, rate: None, ..JOB };
+
+/// How barriers and rows of one channel meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Barriers {
+    Aligned,
+    Unaligned,
+}
+
 /// What has to happen for a point to be passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scenario {
     /// The job runs to its end.
     Run,
+    /// The job runs to its end, with full channels and unaligned checkpoints.
+    Flood,
     /// The host that crashes is the second one: it restores.
     Restart,
     /// A savepoint is taken at work.
@@ -52,6 +67,7 @@ fn scenario(fault: Fault) -> Scenario {
         | Fault::MergeWrittenChainNot
         | Fault::FinalCommittedFinishNot => Scenario::Run,
         Fault::IncarnationWrittenFenceNot | Fault::RestoreWrittenSinksNot | Fault::SinksRecoveredTasksNot => Scenario::Restart,
+        Fault::InFlightWrittenAnswerNot => Scenario::Flood,
         Fault::StepBackWrittenOutputNot => Scenario::StepBack,
         Fault::FenceWrittenRestoreNot => Scenario::StartFromSavepoint,
         Fault::SavepointSegmentsWrittenManifestNot | Fault::SavepointManifestWrittenPointerNot => Scenario::Savepoint,
@@ -60,8 +76,8 @@ fn scenario(fault: Fault) -> Scenario {
 }
 
 /// The job, with a second sink, so that one can have committed and the other not.
-pub fn document(host: &Host) -> Value {
-    let mut job = JOB.document(&host.work().join("out"));
+pub fn document(host: &Host, of: &TotalsJob) -> Value {
+    let mut job = of.document(&host.work().join("out"));
     let second = json!({ "name": "copy", "connector": "file", "input": ["totals"], "path": host.work().join("copy") });
     job["sink"].as_array_mut().expect("sinks").push(second);
     job
@@ -76,30 +92,38 @@ pub enum Second {
 }
 
 /// Lets the host crash at a point on its way, and finishes without. Says what is wrong, or nothing.
-pub fn crash_at(fault: Fault, passage: u64) -> Result<(), String> {
-    crash_and_finish(fault, passage, None).map(|_| ())
+pub fn crash_at(fault: Fault, passage: u64, barriers: Barriers) -> Result<(), String> {
+    crash_and_finish(fault, passage, barriers, None).map(|_| ())
 }
 
 /// The same with a second crash: the host that recovers from the first one is armed too.
 pub fn crash_at_both(first: Fault, second: Fault) -> Result<Second, String> {
-    crash_and_finish(first, 1, Some(second)).map_err(|wrong| format!("{first}, then {second}: {wrong}"))
+    crash_and_finish(first, 1, Barriers::Aligned, Some(second)).map_err(|wrong| format!("{first}, then {second}: {wrong}"))
 }
 
-fn crash_and_finish(fault: Fault, passage: u64, second: Option<Fault>) -> Result<Second, String> {
+fn crash_and_finish(fault: Fault, passage: u64, barriers: Barriers, second: Option<Fault>) -> Result<Second, String> {
     let mut host = Host::prepared();
     let scenario = scenario(fault);
+    let of = match (scenario, barriers) {
+        (Scenario::Flood, _) => FLOOD,
+        (_, Barriers::Unaligned) => UNALIGNED,
+        (_, Barriers::Aligned) => JOB,
+    };
     let arm = |host: &mut Host| host.set_env(CRASH_AT, &format!("{fault}:{passage}"));
-    if scenario == Scenario::Run {
+    if matches!(scenario, Scenario::Run | Scenario::Flood) {
         arm(&mut host);
     }
     host.restart();
     host.push("running-totals");
-    let job = document(&host);
+    let mut job = document(&host, &of);
+    if barriers == Barriers::Unaligned || scenario == Scenario::Flood {
+        job = unaligned(job);
+    }
     let path = format!("/v1/jobs/{}", JOB.name);
     // The answer may be lost with the host.
     let _ = host.client().try_put_json(&path, &job);
     match scenario {
-        Scenario::Run => {}
+        Scenario::Run | Scenario::Flood => {}
         Scenario::Restart | Scenario::StepBack => {
             host.wait_for_checkpoints(JOB.name, 4);
             host.kill();
@@ -156,8 +180,8 @@ fn crash_and_finish(fault: Fault, passage: u64, second: Option<Fault>) -> Result
     finish(&host, &job);
     for sink in ["out", "copy"] {
         let folder = host.work().join(sink);
-        let verdict = totals::check(JOB.input(), output::lines(&folder).iter().map(|line| Total::from_json(line)));
-        if !verdict.is_exactly_once() || verdict.records != JOB.records {
+        let verdict = totals::check(of.input(), output::lines(&folder).iter().map(|line| Total::from_json(line)));
+        if !verdict.is_exactly_once() || verdict.records != of.records {
             return Err(format!("{fault}: {sink}: {verdict}"));
         }
         if !output::staged(&folder).is_empty() {

@@ -117,6 +117,13 @@ pub fn name_of(job: &Value) -> &str {
     job["name"].as_str().expect("a job has a name")
 }
 
+/// The job with barriers that overtake at once, and batches so small that its channels are full when nobody paces the source.
+pub fn unaligned(mut job: Value) -> Value {
+    job["checkpoint"]["unaligned"] = json!(true);
+    job["batch"] = json!({ "rows": 64 });
+    job
+}
+
 /// Running totals over the generator's events, written as JSON lines to `out` (an absolute path).
 pub struct TotalsJob {
     pub name: &'static str,

@@ -42,6 +42,8 @@ pub enum Trouble {
     TimersDeadLettersIdle,
     /// Checkpoints that time out and are aborted now and then.
     AbortedCheckpoints,
+    /// Barriers overtake what is in flight.
+    Unaligned,
 }
 
 #[derive(Debug)]
@@ -80,6 +82,11 @@ impl KillLoop {
         if self.trouble == Trouble::AbortedCheckpoints {
             checkpoint = json!({ "interval": "20ms", "timeout": "10ms", "tolerable_failures": 1_000_000 });
         }
+        let mut batch = json!({});
+        if self.trouble == Trouble::Unaligned {
+            checkpoint["unaligned"] = json!(true);
+            batch["rows"] = json!(64);
+        }
         let mut trickle = json!({ "name": "trickle", "connector": "file", "path": work.join("trickle"), "format": "json" });
         let mut config = json!({});
         if with_timers {
@@ -94,6 +101,7 @@ impl KillLoop {
         json!({
             "name": NAME,
             "checkpoint": checkpoint,
+            "batch": batch,
             "restart": { "strategy": "fixed-delay", "attempts": 1_000_000, "delay": "10ms" },
             "source": sources,
             "operator": [{

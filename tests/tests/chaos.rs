@@ -7,7 +7,7 @@
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use tidegate_tests::host::Host;
-use tidegate_tests::job::TotalsJob;
+use tidegate_tests::job::{TotalsJob, unaligned};
 use tidegate_tests::output;
 use tidegate_tests::random::Random;
 use tidegate_tests::totals::{self, Total};
@@ -19,6 +19,8 @@ fn job(parallelism: u32, rate: Option<u64>) -> TotalsJob {
 }
 
 struct Chaos {
+    /// What is different from the plain job.
+    change: fn(Value) -> Value,
     host: Host,
     random: Random,
     parallelism: u32,
@@ -45,7 +47,7 @@ impl Chaos {
     /// Another number of tasks, most of the times.
     fn rescale(&mut self) {
         self.parallelism = 1 + self.random.below(3) as u32;
-        self.host.put_job(&job(self.parallelism, Some(10_000)).document(&self.host.work().join("out")));
+        self.host.put_job(&(self.change)(job(self.parallelism, Some(10_000)).document(&self.host.work().join("out"))));
     }
 
     fn step(&mut self) -> String {
@@ -96,12 +98,21 @@ impl Chaos {
 
 #[test]
 fn whatever_happens_in_whatever_order_every_record_counts_once() {
+    chaos(|job| job);
+}
+
+#[test]
+fn whatever_happens_to_a_job_with_unaligned_checkpoints_every_record_counts_once() {
+    chaos(unaligned);
+}
+
+fn chaos(change: fn(Value) -> Value) {
     let random = Random::from_env();
     let seed = random.seed();
-    let mut chaos = Chaos { host: Host::start(), random, parallelism: 2 };
+    let mut chaos = Chaos { change, host: Host::start(), random, parallelism: 2 };
     let out = chaos.host.work().join("out");
     chaos.host.push("running-totals");
-    chaos.host.put_job(&job(2, Some(10_000)).document(&out));
+    chaos.host.put_job(&change(job(2, Some(10_000)).document(&out)));
     chaos.host.wait_for_checkpoints("chaos", 1);
     let begun = Instant::now();
     for step in 1..=STEPS {
@@ -116,7 +127,7 @@ fn whatever_happens_in_whatever_order_every_record_counts_once() {
         chaos.host.stop("chaos");
     }
     let last = job(2, None);
-    chaos.host.put_job(&last.document(&out));
+    chaos.host.put_job(&change(last.document(&out)));
     chaos.start(json!("latest"));
     chaos.host.wait_for_state("chaos", "finished");
     let verdict = totals::check(last.input(), output::lines(&out).iter().map(|line| Total::from_json(line)));

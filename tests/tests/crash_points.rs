@@ -7,20 +7,20 @@
 use serde_json::json;
 use std::time::Instant;
 use tidegate::fault::{CRASH_AT, Fault};
-use tidegate_tests::crash_points::{CRASH_LIMIT, JOB, Second, crash_at, crash_at_both, document};
+use tidegate_tests::crash_points::{Barriers, CRASH_LIMIT, JOB, Second, crash_at, crash_at_both, document};
 use tidegate_tests::host::Host;
 use tidegate_tests::output;
 use tidegate_tests::random::Random;
 use tidegate_tests::totals::{self, Total};
 
 /// The points of one group, so that groups run side by side.
-fn crash_at_all(group: usize) {
+fn crash_at_all(group: usize, barriers: Barriers) {
     const GROUPS: usize = 2;
     let mine = Fault::ALL.iter().skip(group).step_by(GROUPS);
     let wrong: Vec<String> = mine
         .filter_map(|fault| {
             let begun = Instant::now();
-            let outcome = crash_at(*fault, 1);
+            let outcome = crash_at(*fault, 1, barriers);
             println!("{:5.1} s  {fault}", begun.elapsed().as_secs_f64());
             outcome.err()
         })
@@ -30,18 +30,28 @@ fn crash_at_all(group: usize) {
 
 #[test]
 fn a_crash_at_any_point_leaves_the_right_output_1() {
-    crash_at_all(0);
+    crash_at_all(0, Barriers::Aligned);
 }
 
 #[test]
 fn a_crash_at_any_point_leaves_the_right_output_2() {
-    crash_at_all(1);
+    crash_at_all(1, Barriers::Aligned);
+}
+
+#[test]
+fn a_crash_at_any_point_with_unaligned_checkpoints_leaves_the_right_output_1() {
+    crash_at_all(0, Barriers::Unaligned);
+}
+
+#[test]
+fn a_crash_at_any_point_with_unaligned_checkpoints_leaves_the_right_output_2() {
+    crash_at_all(1, Barriers::Unaligned);
 }
 
 #[test]
 fn a_crash_in_the_middle_of_the_job_leaves_the_right_output() {
     for fault in [Fault::PreCommittedAnswerNot, Fault::ManifestWrittenDecisionNot, Fault::DecisionWrittenSinksNot] {
-        crash_at(fault, 5).unwrap_or_else(|wrong| panic!("{wrong}"));
+        crash_at(fault, 5, Barriers::Aligned).unwrap_or_else(|wrong| panic!("{wrong}"));
     }
 }
 
@@ -76,7 +86,7 @@ fn a_savepoint_is_not_there_before_its_output_is() {
     host.set_env(CRASH_AT, Fault::DecisionWrittenSinksNot.name());
     host.restart();
     host.push("running-totals");
-    let mut job = document(&host);
+    let mut job = document(&host, &JOB);
     // The first checkpoint is the savepoint's.
     job["checkpoint"]["interval"] = json!("1h");
     job["source"][0]["rate"] = json!(2_000);

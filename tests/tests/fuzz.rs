@@ -276,6 +276,7 @@ fn manifest(bytes: &[u8]) {
         sources: BTreeSet::from(["in".to_owned(), REPLAY_SOURCE.to_owned()]),
         operators: [("o".to_owned(), 3)].into(),
         sinks: BTreeSet::from(["out".to_owned()]),
+        inputs: Default::default(),
     };
     let _ = recovery::match_job(&manifest, &shape, &BTreeSet::new()).map(|_| ());
     for splits in manifest.sources.values() {

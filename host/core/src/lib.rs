@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod compaction;
 pub mod diagnosis;
 pub mod error_rate;
+pub mod in_flight;
 pub mod job_graph;
 pub mod job_state;
 pub mod key_group;

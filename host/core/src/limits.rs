@@ -274,6 +274,7 @@ const DAY_MS: u64 = 24 * 3_600_000;
 pub const CHECKPOINT_INTERVAL_MS: RangeInclusive<u64> = 10..=DAY_MS;
 pub const CHECKPOINT_MIN_PAUSE_MS: RangeInclusive<u64> = 0..=DAY_MS;
 pub const CHECKPOINT_TIMEOUT_MS: RangeInclusive<u64> = 10..=DAY_MS;
+pub const CHECKPOINT_ALIGNED_TIMEOUT_MS: RangeInclusive<u64> = 0..=DAY_MS;
 /// Every checkpoint under way holds its frozen state in memory.
 pub const CHECKPOINT_MAX_CONCURRENT: RangeInclusive<u32> = 1..=16;
 /// Without one there is nothing to restore; each retained one keeps its segments on the disk.
@@ -310,6 +311,13 @@ pub const VALUE_TYPE_DEPTH_MAX: usize = 16;
 /// Batches waiting on one channel between two tasks. Two are enough to keep both sides busy, a few more smooth bursts; each may
 /// hold 64 KiB and more, so many would only hide backpressure and lengthen the way of a barrier.
 pub const CHANNEL_BATCHES_MAX: usize = 8;
+/// Batches that a task of a job with unaligned checkpoints may put into a channel that is full, so that it need not wait in the middle
+/// of a batch and sees a barrier before the next one: Flink's overdraft buffers. Beyond them it waits after all.
+pub const CHANNEL_OVERDRAFT_BATCHES_MAX: usize = 8;
+/// What one task may record of its channels for one unaligned checkpoint. A channel holds CHANNEL_BATCHES_MAX and
+/// CHANNEL_OVERDRAFT_BATCHES_MAX batches of `batch.bytes`, so a task reaches it only with very large batches or hundreds of channels;
+/// the checkpoint is declined then.
+pub const IN_FLIGHT_BYTES_MAX: usize = 256 * MIB;
 /// Checkpoints that a job may trigger after the last decided one (or after its start) without another being decided. A new
 /// incarnation starts its ids as far above, so an id is never used twice, not even by a predecessor that does not know it is dead.
 pub const CHECKPOINTS_UNDECIDED_MAX: u64 = 100;

@@ -389,6 +389,8 @@ pub struct JobShape {
     /// With their parallelism.
     pub operators: BTreeMap<String, u32>,
     pub sinks: BTreeSet<String>,
+    /// Of operators and sinks: how many inputs they have, and whether by key.
+    pub inputs: BTreeMap<String, (u32, bool)>,
 }
 
 /// How a checkpoint fits a job.
@@ -445,6 +447,24 @@ pub fn match_job(manifest: &Manifest, job: &JobShape, may_drop: &BTreeSet<String
     for (name, committables) in &manifest.sinks {
         if !job.sinks.contains(name) && !committables.is_empty() {
             missing("sink", name, "decided output that may not be visible yet");
+        }
+    }
+    for in_flight in &manifest.in_flight {
+        let name = &in_flight.node;
+        let inputs = in_flight.channels.iter().filter(|channel| channel.bytes > 0).map(|channel| channel.input + 1).max();
+        let why = match job.inputs.get(name) {
+            None => "which the job does not have".to_owned(),
+            Some((_, keyed)) if *keyed != in_flight.keyed => "whose input had another key".to_owned(),
+            Some((now, _)) if Some(*now) < inputs => format!("which has only {now} inputs"),
+            Some(_) => continue,
+        };
+        let checkpoint = manifest.checkpoint;
+        let message = format!(
+            "checkpoint {checkpoint} is unaligned and holds rows on their way to {name}, {why}: \
+             run the job as it was, stop it with a savepoint, which has none on their way, and start from that"
+        );
+        if !problems.iter().any(|problem: &Problem| problem.message == message) {
+            problems.push(Problem::new(format!("node.{name}"), None, message));
         }
     }
     for (name, parallelism) in &job.operators {

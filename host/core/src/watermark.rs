@@ -73,6 +73,11 @@ impl WatermarkMerge {
         self.status
     }
 
+    /// What each channel said last.
+    pub fn channels(&self) -> impl Iterator<Item = Timestamp> {
+        self.channels.iter().map(|channel| channel.watermark)
+    }
+
     fn add_channel(&mut self, watermark: Timestamp) -> usize {
         // A newcomer is late by definition: it counts from where the others are.
         let counts = watermark >= self.status.watermark;

@@ -4,7 +4,7 @@
 //!  jobs/<job>/inc/<n>.json                    incarnations                            created once
 //!            /commits/<seq>.json              the decision log                        created once, see [`DecisionLog`]
 //!            /manifests/<checkpoint>-<uuid>   what a checkpoint consists of           named by a decision
-//!            /segments/<operator>/<task>-…    state                                   named by a manifest
+//!            /segments/<operator>/<task>-…    state, and what was in flight           named by a manifest
 //!            /savepoints/<id>/…               a manifest with segments of its own     never deleted but by the user
 //! ```
 //!
@@ -55,13 +55,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tidegate_core::checkpoint::{CheckpointId, MANIFEST_FORMAT, Manifest, ManifestPointer, SAVEPOINTS, SegmentRef};
+use tidegate_core::checkpoint::{CheckpointId, InFlight, MANIFEST_FORMAT, Manifest, ManifestPointer, SAVEPOINTS, SegmentRef};
 
 /// Objects that are read, copied or deleted at the same time. A local disk is busy with fewer, a remote store answers slowly.
 const CONCURRENT_OBJECTS_MAX: usize = 16;
 
 /// By operator: segments of all its tasks, those of one task oldest first.
 pub type Segments = BTreeMap<String, Vec<(SegmentRef, Bytes)>>;
+
+/// A checkpoint or savepoint with everything that it names.
+pub struct Whole {
+    pub manifest: Manifest,
+    pub segments: Segments,
+    /// What barriers had overtaken.
+    pub in_flight: Vec<(InFlight, Bytes)>,
+}
 
 /// The part of an object store that belongs to one job.
 #[derive(Debug, Clone)]
@@ -114,8 +122,20 @@ impl CheckpointStore {
 
     /// Stores a piece of state under a name of its own.
     pub async fn put_segment(&self, draft: SegmentDraft<'_>, bytes: Bytes) -> Result<SegmentRef, StoreError> {
-        let SegmentDraft { operator, task_index, checkpoint, first_group, end_group, full, entries } = draft;
+        let SegmentDraft { operator, task_index, checkpoint, .. } = draft;
         let path = StorePath::Segment { operator, task_index, checkpoint, uuid: &unique_id() }.to_string();
+        self.put_under(path, draft, bytes).await
+    }
+
+    /// Stores what was in flight to a task under a name of its own.
+    pub async fn put_in_flight(&self, draft: SegmentDraft<'_>, bytes: Bytes) -> Result<SegmentRef, StoreError> {
+        let SegmentDraft { operator: node, task_index, checkpoint, .. } = draft;
+        let path = StorePath::InFlight { node, task_index, checkpoint, uuid: &unique_id() }.to_string();
+        self.put_under(path, draft, bytes).await
+    }
+
+    async fn put_under(&self, path: String, draft: SegmentDraft<'_>, bytes: Bytes) -> Result<SegmentRef, StoreError> {
+        let SegmentDraft { first_group, end_group, full, entries, .. } = draft;
         let (crc32c, len) = (crc32c::crc32c(&bytes), bytes.len() as u64);
         self.create(&path, bytes).await?;
         Ok(SegmentRef { path, first_group, end_group, full, entries, bytes: len, crc32c })
@@ -162,9 +182,13 @@ impl CheckpointStore {
     }
 
     /// The manifest and all segments that it names, whole.
-    pub async fn read_whole(&self, pointer: &ManifestPointer) -> Result<(Manifest, Segments), StoreError> {
+    pub async fn read_whole(&self, pointer: &ManifestPointer) -> Result<Whole, StoreError> {
         let manifest = self.read_manifest(pointer).await?;
         let mut all = Segments::new();
+        let mut in_flight = Vec::new();
+        for one in &manifest.in_flight {
+            in_flight.push((one.clone(), self.read_segment(&one.segment).await?));
+        }
         for (name, operator) in &manifest.operators {
             let mut segments = Vec::new();
             for segment in operator.tasks.iter().flatten() {
@@ -172,7 +196,7 @@ impl CheckpointStore {
             }
             all.insert(name.clone(), segments);
         }
-        Ok((manifest, all))
+        Ok(Whole { manifest, segments: all, in_flight })
     }
 
     /// Deletes manifests and segments. What is gone already is fine: an earlier try may have got so far.

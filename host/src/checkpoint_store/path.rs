@@ -23,6 +23,13 @@ pub enum StorePath<'a> {
         checkpoint: CheckpointId,
         uuid: &'a str,
     },
+    /// What was in flight to a task.
+    InFlight {
+        node: &'a str,
+        task_index: u32,
+        checkpoint: CheckpointId,
+        uuid: &'a str,
+    },
     Savepoint {
         id: &'a str,
     },
@@ -69,6 +76,9 @@ impl Display for StorePath<'_> {
             Self::Segment { operator, task_index, checkpoint, uuid } => {
                 write!(f, "{}/{operator}/{task_index:03}-{checkpoint:012}-{uuid}.seg", Self::SEGMENTS)
             }
+            Self::InFlight { node, task_index, checkpoint, uuid } => {
+                write!(f, "{}/{node}/{task_index:03}-{checkpoint:012}-{uuid}.inflight", Self::SEGMENTS)
+            }
             Self::Savepoint { id } => write!(f, "{SAVEPOINTS}{id}"),
             Self::SavepointManifest { id } => write!(f, "{SAVEPOINTS}{id}/manifest.json"),
             Self::SavepointPointer { id } => write!(f, "{SAVEPOINTS}{id}/pointer.json"),
@@ -90,6 +100,10 @@ mod tests {
             (
                 StorePath::Segment { operator: "count", task_index: 1, checkpoint: 9, uuid: "ab" },
                 "segments/count/001-000000000009-ab.seg",
+            ),
+            (
+                StorePath::InFlight { node: "count", task_index: 1, checkpoint: 9, uuid: "ab" },
+                "segments/count/001-000000000009-ab.inflight",
             ),
             (StorePath::SavepointManifest { id: "x" }, "savepoints/x/manifest.json"),
             (StorePath::SavepointPointer { id: "x" }, "savepoints/x/pointer.json"),

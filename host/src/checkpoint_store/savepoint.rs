@@ -38,7 +38,8 @@ impl CheckpointStore {
         let mut manifest = manifest.clone();
         manifest.kind = CheckpointKind::Savepoint;
         let mut copies = BTreeMap::new();
-        for segment in manifest.operators.values_mut().flat_map(|operator| operator.tasks.iter_mut().flatten()) {
+        let state = manifest.operators.values_mut().flat_map(|operator| operator.tasks.iter_mut().flatten());
+        for segment in state.chain(manifest.in_flight.iter_mut().map(|in_flight| &mut in_flight.segment)) {
             let copy = StorePath::SavepointSegment { id, segment: name_of(&segment.path) }.to_string();
             copies.insert(segment.path.clone(), copy.clone());
             segment.path = copy;

@@ -25,6 +25,7 @@ fn manifest(checkpoint: CheckpointId, segments: Vec<SegmentRef>) -> Manifest {
         operators: BTreeMap::from([("count".into(), operator)]),
         sources: BTreeMap::new(),
         sinks: BTreeMap::new(),
+        in_flight: Vec::new(),
         end_of_input: false,
         time_ms: 5,
     }

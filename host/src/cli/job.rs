@@ -374,7 +374,8 @@ fn checkpoints(reports: &[CheckpointReport], terminal: &mut Terminal) {
         terminal.note("no checkpoint in this run yet");
         return;
     }
-    let mut table = Table::new(["CHECKPOINT", "KIND", "STATUS", "TOOK", "SIZE", "TASKS", "ALIGNED", "SYNC", "ASYNC", "REASON"]);
+    let mut table =
+        Table::new(["CHECKPOINT", "KIND", "STATUS", "TOOK", "SIZE", "IN FLIGHT", "TASKS", "ALIGNED", "SYNC", "ASYNC", "REASON"]);
     for report in reports {
         let (status, colour) = match report.status {
             CheckpointStatus::Pending => ("pending", Colour::Yellow),
@@ -387,6 +388,7 @@ fn checkpoints(reports: &[CheckpointReport], terminal: &mut Terminal) {
             text(status).colour(colour),
             number(duration(report.duration_ms)),
             number(bytes(report.bytes)),
+            number(bytes(report.inflight_bytes)),
             number(format!("{}/{}", report.acknowledged, report.tasks)),
             number(micros(report.alignment_max_us)),
             number(micros(report.sync_max_us)),

@@ -7,7 +7,8 @@
 //! Invariants:
 //! * nothing is opened before the log is fenced: from then on no predecessor can decide anything;
 //! * sinks finish what was decided and discard everything newer before the first writer is open;
-//! * a task starts with exactly the state, the positions and the watermark of the restored checkpoint.
+//! * a task starts with exactly the state, the positions and the watermark of the restored checkpoint;
+//! * what that checkpoint had in flight stands at the head of the gates before anything runs.
 
 use super::dead_letters::DeadLetterLane;
 use super::plan::JobPlan;
@@ -26,25 +27,27 @@ use crate::task::chain::{Chain, KeylessPolicy, Node, NodeKind, Route, SinkNode};
 use crate::task::edge::{EdgeWriter, KeyFrom, Partitioning, Target};
 use crate::task::errors::NodeErrors;
 use crate::task::gate::Gate;
+use crate::task::in_flight::{Inputs, decode, of_groups};
 use crate::task::operator::{Logic, OperatorNode};
 use crate::task::replay::ReplayReader;
 use crate::task::snapshot;
 use crate::task::source::SourceDriver;
 use crate::task::thread::{ChannelHead, Head, SourceHead, Task};
-use crate::task::{Report, TaskError};
+use crate::task::{Element, Report, TaskError};
 use crate::wasm::env::{OperatorEnv, OperatorMeta};
 use crate::wasm::guest_metrics::TaskGuestMetrics;
 use crate::wasm::instance::WasmOperator;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tidegate_core::barrier::Aligner;
-use tidegate_core::checkpoint::{Manifest, SegmentRef, TaskId};
+use tidegate_core::checkpoint::{InFlight, Manifest, SegmentRef, TaskId};
+use tidegate_core::in_flight::{self, Share};
 use tidegate_core::job_graph::execution;
-use tidegate_core::job_graph::spec::{KeySpec, OnError};
+use tidegate_core::job_graph::spec::{CheckpointSpec, KeySpec, OnError};
 use tidegate_core::key_group;
-use tidegate_core::limits::{RowLimits, TASK_STACK_BYTES};
+use tidegate_core::limits::{CHANNEL_OVERDRAFT_BATCHES_MAX, RowLimits, TASK_STACK_BYTES};
 use tidegate_core::replay::{Progress, REPLAY_SOURCE};
-use tidegate_core::row::NO_TIMESTAMP;
+use tidegate_core::row::{NO_TIMESTAMP, Rows};
 use tidegate_core::watermark::WatermarkMerge;
 use tokio::sync::mpsc;
 
@@ -60,6 +63,8 @@ pub struct Attempt {
     pub sinks: Arc<Sinks>,
     pub reports: mpsc::UnboundedReceiver<Report>,
     pub views: Vec<TaskView>,
+    /// Says which barriers may overtake.
+    pub checkpoint: CheckpointSpec,
     names: BTreeMap<TaskId, String>,
     threads: Vec<std::thread::JoinHandle<()>>,
     uploads: Vec<tokio::task::JoinHandle<()>>,
@@ -114,6 +119,8 @@ pub struct Builder<'a> {
     pub budget: Arc<StateBudget>,
     /// State to put into the tasks, read from the store beforehand.
     pub segments: Segments,
+    /// Of an unaligned checkpoint.
+    pub in_flight: Vec<(InFlight, bytes::Bytes)>,
     /// Checkpoints before this attempt have ids up to here.
     pub last_checkpoint: u64,
     /// Of the run, from 1.
@@ -126,13 +133,21 @@ impl Builder<'_> {
     pub fn build(self) -> Result<Attempt, TaskError> {
         let graph = &self.plan.graph;
         self.metrics.job(&self.plan.spec.name).state_bytes_max.set(self.budget.bytes_max());
-        let gates: BTreeMap<TaskId, Arc<Gate>> = graph
-            .task_ids()
-            .into_iter()
-            .map(|id| (id, Gate::new(graph.channels_into(id.vertex as usize, id.index).len())))
-            .collect();
-        let (to_job, reports) = mpsc::unbounded_channel();
         let names = Arc::new(SplitNames::default());
+        let mut gates: BTreeMap<TaskId, Arc<Gate>> = BTreeMap::new();
+        let mut chained = BTreeMap::new();
+        // Upstream first: a gate knows those of its senders.
+        for id in graph.task_ids() {
+            let sender = |channel: &execution::Channel| {
+                let vertex = graph.edges[channel.edge].from_vertex as u32;
+                Arc::clone(&gates[&TaskId { vertex, index: channel.upstream_task }])
+            };
+            let senders = graph.channels_into(id.vertex as usize, id.index).iter().map(sender).collect();
+            let (at_gate, in_chain) = self.in_flight(id, &names)?;
+            gates.insert(id, Gate::new(senders, at_gate));
+            chained.insert(id, in_chain);
+        }
+        let (to_job, reports) = mpsc::unbounded_channel();
         let mut attempt = Attempt {
             job: self.plan.spec.name.clone(),
             store: self.store.clone(),
@@ -141,6 +156,7 @@ impl Builder<'_> {
             sinks: Arc::clone(&self.sinks),
             reports,
             views: Vec::new(),
+            checkpoint: self.plan.spec.checkpoint,
             names: BTreeMap::new(),
             threads: Vec::new(),
             uploads: Vec::new(),
@@ -159,7 +175,8 @@ impl Builder<'_> {
                 to_job.clone(),
                 Arc::clone(&activity),
             )));
-            let (task, view) = self.task(id, &gates, &names, &errors, to_job.clone(), uploads, activity)?;
+            let (mut task, view) = self.task(id, &gates, &names, &errors, to_job.clone(), uploads, activity)?;
+            task.in_flight = chained.remove(&id).unwrap_or_default();
             if matches!(task.head, Head::Source(_)) {
                 attempt.sources.push(id);
             }
@@ -267,7 +284,7 @@ impl Builder<'_> {
             execution::NodeKind::Source(i) => {
                 Head::Source(self.source(i, id.index, vertex.parallelism, names, errors, Arc::clone(&metrics))?)
             }
-            _ => self.channels(id),
+            _ => self.channels(id, names),
         };
         let replay = ReplayReader::new(Arc::clone(&self.replays), &chain, |operator| {
             let owned = key_group::groups_of(id.index, self.plan.spec.key_groups, vertex.parallelism);
@@ -282,6 +299,7 @@ impl Builder<'_> {
             replay,
             stopped: false,
             restored: self.last_checkpoint,
+            in_flight: Vec::new(),
             reports,
             uploads,
             metrics,
@@ -354,9 +372,21 @@ impl Builder<'_> {
         Ok(SourceHead { driver: Box::new(driver), stopped: false })
     }
 
-    fn channels(&self, id: TaskId) -> Head {
+    fn channels(&self, id: TaskId, names: &Arc<SplitNames>) -> Head {
         let graph = &self.plan.graph;
         let channels = graph.channels_into(id.vertex as usize, id.index);
+        let vertex = &graph.vertices[id.vertex as usize];
+        let keyed = matches!(vertex.nodes[0].kind, execution::NodeKind::Operator(i) if self.plan.spec.operators[i].key.is_some());
+        let groups = if keyed { key_group::groups_of(id.index, self.plan.spec.key_groups, vertex.parallelism) } else { 0..0 };
+        let described = Inputs {
+            node: vertex.nodes[0].name.clone(),
+            task_index: id.index,
+            parallelism: vertex.parallelism,
+            keyed,
+            groups,
+            channels: self.named_channels(id),
+            names: Arc::clone(names),
+        };
         let inputs =
             channels.iter().map(|channel| (graph.edges[channel.edge].to_node, graph.edges[channel.edge].input)).collect();
         Head::Channels(ChannelHead {
@@ -364,7 +394,63 @@ impl Builder<'_> {
             aligner: Aligner::new(channels.len(), self.plan.spec.delivery),
             watermarks: WatermarkMerge::new(channels.len()),
             told_idle: false,
+            described: Arc::new(described),
+            recording: None,
         })
+    }
+
+    /// The channels of a task as a checkpoint names them: input and upstream task.
+    fn named_channels(&self, id: TaskId) -> Vec<(u32, u32)> {
+        let graph = &self.plan.graph;
+        let channels = graph.channels_into(id.vertex as usize, id.index);
+        channels.iter().map(|channel| (graph.edges[channel.edge].input, channel.upstream_task)).collect()
+    }
+
+    /// What the restored checkpoint had in flight to this task: at its gate, by channel, and inside its chain, by node.
+    #[allow(clippy::type_complexity)]
+    fn in_flight(&self, id: TaskId, names: &SplitNames) -> Result<(Vec<(usize, Element)>, Vec<(usize, Rows)>), TaskError> {
+        let vertex = &self.plan.graph.vertices[id.vertex as usize];
+        let channels = self.named_channels(id);
+        let (mut at_gate, mut in_chain) = (Vec::new(), Vec::new());
+        for (in_flight, bytes) in &self.in_flight {
+            let Some(node) = vertex.nodes.iter().position(|node| node.name == in_flight.node) else { continue };
+            let share = in_flight::share(in_flight, id.index, vertex.parallelism, self.plan.spec.key_groups);
+            if share == Share::Nothing {
+                continue;
+            }
+            let restored = decode(bytes, names)
+                .map_err(|why| TaskError::Fatal(format!("what was in flight, {}: {why}", in_flight.segment.path)))?;
+            // With other channels, what they said of time means nothing: sources say it again, behind these rows.
+            let is_same = node == 0 && in_flight::has_same_channels(in_flight, vertex.parallelism, &channels);
+            for (input, upstream_task, element) in restored
+                .into_iter()
+                .flat_map(|channel| channel.elements.into_iter().map(move |e| (channel.input, channel.upstream_task, e)))
+            {
+                let element = match (element, &share) {
+                    (Element::Batch(rows), Share::Groups(groups)) => {
+                        Element::Batch(of_groups(&rows, groups, self.plan.spec.key_groups))
+                    }
+                    (Element::Batch(rows), _) => Element::Batch(rows),
+                    (_, _) if !is_same => continue,
+                    (element, _) => element,
+                };
+                match element {
+                    Element::Batch(rows) if rows.is_empty() => {}
+                    Element::Batch(rows) if node > 0 || channels.is_empty() => in_chain.push((node, rows)),
+                    element => {
+                        // Any channel of the same input will do where the sender is not there any more.
+                        let of_input = |channel: &(usize, &(u32, u32))| channel.1.0 == input;
+                        let exact = channels.iter().position(|channel| *channel == (input, upstream_task));
+                        let channel = exact.or_else(|| channels.iter().enumerate().find(of_input).map(|(at, _)| at));
+                        let Some(channel) = channel else {
+                            return Err(TaskError::Fatal(format!("{} has no input {input} any more", in_flight.node)));
+                        };
+                        at_gate.push((channel, element));
+                    }
+                }
+            }
+        }
+        Ok((at_gate, in_chain))
     }
 
     fn operator(
@@ -464,8 +550,9 @@ impl Builder<'_> {
             _ => OnError::Fail,
         };
         let policy = KeylessPolicy { on_error, input: edge.input, errors: errors.get(&head.name).cloned() };
-        let (to_node, batch) = (head.name.clone(), self.plan.spec.batch);
-        (EdgeWriter::new(to_node, partitioning, targets, batch, Arc::clone(activity), first_target), policy)
+        let (to_node, spec) = (head.name.clone(), &self.plan.spec);
+        let overdraft = if spec.checkpoint.unaligned { CHANNEL_OVERDRAFT_BATCHES_MAX } else { 0 };
+        (EdgeWriter::new(to_node, partitioning, targets, spec.batch, overdraft, Arc::clone(activity), first_target), policy)
     }
 }
 

@@ -18,7 +18,7 @@ use crate::checkpoint_store::{AppendError, CheckpointStore, DecisionLog};
 use crate::fault::{self, Fault};
 use crate::task::gate::Gate;
 use crate::task::snapshot::{explain, put_segment};
-use crate::task::{Barrier, Control, Report, TaskError};
+use crate::task::{Barrier, Control, Report, TaskError, monotonic_us};
 use crate::traces::checkpoint::CheckpointTraces;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -313,8 +313,11 @@ impl<'a> Drive<'a> {
         let store = self.attempt.store.clone();
         match action {
             Action::Trigger { checkpoint, kind, full, stop } => {
-                let barrier = Barrier { checkpoint, kind, full, stop };
                 self.shared.triggered(checkpoint, kind);
+                // The last one before the host goes down has nothing in flight behind it.
+                let overtakes_after = self.attempt.checkpoint.overtakes_after_ms(kind).filter(|_| stop.is_none());
+                let overtakes_at_us = overtakes_after.map(|ms| monotonic_us().saturating_add(ms.saturating_mul(1000)));
+                let barrier = Barrier { checkpoint, kind, full, stop, overtakes_at_us };
                 self.tell_sources(Control::Trigger(barrier));
             }
             Action::AbortCheckpoint { checkpoint, reason } => {

@@ -13,7 +13,7 @@ use super::plan::JobPlan;
 use super::replay_log::ReplayLog;
 use super::step_back::Newest;
 use crate::api::{RestoreReport, StartFrom};
-use crate::checkpoint_store::{AppendError, CheckpointStore, DecisionLog, Incarnations, Segments, StoreError};
+use crate::checkpoint_store::{AppendError, CheckpointStore, DecisionLog, Incarnations, Segments, StoreError, Whole};
 use crate::connector::{ConnectorError, Sink, catalog};
 use crate::fault::{self, Fault};
 use crate::task::TaskError;
@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use tidegate_core::checkpoint::{
-    CheckpointId, CompletedCheckpoint, Coordinator, CoordinatorConfig, Manifest, ManifestPointer, OperatorManifest,
+    CheckpointId, CompletedCheckpoint, Coordinator, CoordinatorConfig, InFlight, Manifest, ManifestPointer, OperatorManifest,
     Restored as RestoredCheckpoint, SAVEPOINTS,
 };
 use tidegate_core::job_graph::spec::JobSpec;
@@ -76,6 +76,7 @@ pub struct Restored {
     pub manifest: Option<Manifest>,
     pub sinks: Arc<Sinks>,
     pub segments: Segments,
+    pub in_flight: Vec<(InFlight, bytes::Bytes)>,
     pub next_checkpoint: CheckpointId,
     pub replays: Arc<ReplayLog>,
     pub report: RestoreReport,
@@ -160,7 +161,11 @@ pub async fn restore(
         asked_for(plan, store, start, &mut log, &rewinds).await?
     };
     fault::point(Fault::RestoreWrittenSinksNot);
-    let Chosen { pointer, manifest, segments, report } = chosen;
+    let Chosen { pointer, whole, report } = chosen;
+    let (manifest, segments, in_flight) = match whole {
+        Some(Whole { manifest, segments, in_flight }) => (Some(manifest), segments, in_flight),
+        None => (None, Segments::new(), Vec::new()),
+    };
     let is_savepoint = pointer.as_ref().is_some_and(|pointer| pointer.path.starts_with(SAVEPOINTS));
     let mut inherit_chains = !is_savepoint;
     if let Some(manifest) = &manifest {
@@ -171,7 +176,7 @@ pub async fn restore(
     if all_known {
         sweep(store, &log, &retained, next_checkpoint).await;
     }
-    Ok(Restored { log, manifest, sinks, segments, next_checkpoint, replays, report, retained, inherit_chains })
+    Ok(Restored { log, manifest, sinks, segments, in_flight, next_checkpoint, replays, report, retained, inherit_chains })
 }
 
 async fn open_replays(folder: &Path) -> Result<Arc<ReplayLog>, Failed> {
@@ -207,20 +212,19 @@ impl Rewinds<'_> {
 /// What the attempt goes on from: its pointer is in the log.
 pub(super) struct Chosen {
     pub pointer: Option<ManifestPointer>,
-    pub manifest: Option<Manifest>,
-    pub segments: Segments,
+    pub whole: Option<Whole>,
     pub report: RestoreReport,
 }
 
 impl Chosen {
     pub fn nothing() -> Self {
-        Self { pointer: None, manifest: None, segments: Segments::new(), report: RestoreReport::default() }
+        Self { pointer: None, whole: None, report: RestoreReport::default() }
     }
 
-    pub fn from(pointer: &ManifestPointer, (manifest, segments): (Manifest, Segments)) -> Self {
+    pub fn from(pointer: &ManifestPointer, whole: Whole) -> Self {
         let savepoint = pointer.path.strip_prefix(SAVEPOINTS).and_then(|path| path.split('/').next()).map(str::to_owned);
         let report = RestoreReport { checkpoint: Some(pointer.checkpoint), savepoint, ..RestoreReport::default() };
-        Self { pointer: Some(pointer.clone()), manifest: Some(manifest), segments, report }
+        Self { pointer: Some(pointer.clone()), whole: Some(whole), report }
     }
 }
 
@@ -232,11 +236,14 @@ fn fits(plan: &JobPlan, manifest: &Manifest) -> Result<recovery::Match, Failed> 
 pub fn shape(spec: &JobSpec) -> JobShape {
     let mut sinks: BTreeSet<_> = spec.sinks.iter().map(|sink| sink.name.clone()).collect();
     sinks.insert(DEAD_LETTERS.to_owned());
+    let operators = spec.operators.iter();
+    let operators = operators.map(|operator| (operator.name.clone(), (operator.inputs.len() as u32, operator.key.is_some())));
     JobShape {
         key_groups: spec.key_groups,
         sources: spec.sources.iter().map(|source| source.name.clone()).chain([REPLAY_SOURCE.to_owned()]).collect(),
         operators: spec.operators.iter().map(|operator| (operator.name.clone(), operator.parallelism)).collect(),
         sinks,
+        inputs: operators.chain(spec.sinks.iter().map(|sink| (sink.name.clone(), (sink.inputs.len() as u32, false)))).collect(),
     }
 }
 
@@ -261,11 +268,11 @@ async fn asked_for(
                 None => store.read_savepoint(&named.savepoint).await.map_err(failed)?.pointer,
             };
             let whole = store.read_whole(&pointer).await.map_err(failed)?;
-            fits(plan, &whole.0)?;
+            fits(plan, &whole.manifest)?;
             Chosen::from(&pointer, whole)
         }
     };
-    rewinds.to(chosen.manifest.as_ref(), &start.id).await?;
+    rewinds.to(chosen.whole.as_ref().map(|whole| &whole.manifest), &start.id).await?;
     log.restore(chosen.pointer.clone(), &start.id, None, rewinds.clock.now_ms()).await?;
     Ok(chosen)
 }

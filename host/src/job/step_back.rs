@@ -17,14 +17,14 @@ use super::Clock;
 use super::plan::JobPlan;
 use super::restore::{Chosen, Failed, Rewinds, Sinks, Start, fatal, for_each_sink};
 use crate::api::{Damaged, RestoreReport};
-use crate::checkpoint_store::{CheckpointStore, DecisionLog, Segments, StoreError};
+use crate::checkpoint_store::{CheckpointStore, DecisionLog, StoreError, Whole};
 use crate::connector::{Sink, Visible};
 use crate::fault::{self, Fault};
 use crate::task::snapshot::explain;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
-use tidegate_core::checkpoint::{CheckpointId, Committable, Manifest};
+use tidegate_core::checkpoint::{CheckpointId, Committable};
 use tidegate_core::job_graph::spec::Delivery;
 use tidegate_core::recovery::{self, Candidate, Facts, Question, StepBack, Verdict};
 
@@ -48,7 +48,7 @@ pub(super) struct Newest<'a> {
 /// Of the candidates.
 struct Found {
     /// Its place among them.
-    sound: Option<(usize, (Manifest, Segments))>,
+    sound: Option<(usize, Whole)>,
     damaged: Vec<Damaged>,
     /// What manifests name that can be read though the checkpoint can't.
     named: BTreeMap<String, Vec<Committable>>,
@@ -103,7 +103,7 @@ impl Newest<'_> {
         if decide {
             let skipped = candidates[..place].iter().map(|candidate| candidate.pointer.checkpoint).collect();
             let id = if self.start.allow_step_back { self.start.id.clone() } else { format!("step-back-{}", log.incarnation()) };
-            self.rewinds.to(Some(&whole.0), &id).await?;
+            self.rewinds.to(Some(&whole.manifest), &id).await?;
             log.restore(Some(pointer.clone()), &id, Some(StepBack { skipped, newer_from }), self.clock.now_ms()).await?;
         }
         fault::point(Fault::StepBackWrittenOutputNot);

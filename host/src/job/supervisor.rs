@@ -123,6 +123,7 @@ impl Supervisor {
             dead_letters: dead_letters::sink(&self.plan, &self.folder),
             budget: StateBudget::new(&self.plan.spec.name, self.plan.spec.limits.state_bytes_max),
             segments: std::mem::take(&mut restored.segments),
+            in_flight: std::mem::take(&mut restored.in_flight),
             last_checkpoint: restored.next_checkpoint - 1,
             attempt: self.shared.attempt(),
             replays: Arc::clone(&restored.replays),

@@ -138,6 +138,7 @@ impl RunningJob for FakeRun {
             status: CheckpointStatus::Completed,
             duration_ms: 12,
             bytes: 3 << 20,
+            inflight_bytes: 0,
             acknowledged: 2,
             tasks: 2,
             alignment_max_us: 100,

@@ -433,6 +433,14 @@ impl Chain {
         }
     }
 
+    /// The channel that has to get room before another batch is begun: see [`EdgeWriter::full`].
+    pub fn full(&mut self) -> Option<u32> {
+        self.edges.iter_mut().fold(None, |full, edge| {
+            let of_edge = edge.full();
+            full.or(of_edge)
+        })
+    }
+
     pub fn blocked(&self) -> std::time::Duration {
         self.edges.iter().map(|edge| edge.blocked).sum()
     }

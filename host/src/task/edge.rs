@@ -2,12 +2,13 @@
 //!
 //! Invariants:
 //! * rows of one key go to the task that owns the key's group, in their order;
+//! * with `overdraft` a full channel takes some more batches, and the task asks [`EdgeWriter::full`] before it begins another;
 //! * a batch is shipped when it is full by rows or bytes, when it has waited for the linger time, when the task has nothing else to
 //!   do, and always before a watermark or a barrier, which therefore never overtake rows.
 
 use super::Element;
 use super::activity::{Activity, Doing};
-use super::gate::{Closed, Gate};
+use super::gate::{Closed, Gate, Sent};
 use crate::connector::json_field::{FieldError, Pointer, extract};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -60,6 +61,10 @@ pub struct EdgeWriter {
     key: Vec<u8>,
     /// Time spent waiting for room.
     pub blocked: Duration,
+    /// Batches beyond a full channel: the task does not wait in the middle of a batch, because a barrier may want to overtake.
+    overdraft: usize,
+    /// A channel that is full, by its place among the targets: nothing new is begun until it is not.
+    full: Option<usize>,
     activity: Arc<Activity>,
     /// Number of the first target among those of all edges of the task.
     first_target: u32,
@@ -77,6 +82,7 @@ impl EdgeWriter {
         partitioning: Partitioning,
         targets: Vec<Target>,
         batch: BatchSpec,
+        overdraft: usize,
         activity: Arc<Activity>,
         first_target: u32,
     ) -> Self {
@@ -91,6 +97,8 @@ impl EdgeWriter {
             round_robin: 0,
             key: Vec::new(),
             blocked: Duration::ZERO,
+            overdraft,
+            full: None,
             activity,
             first_target,
         }
@@ -193,10 +201,7 @@ impl EdgeWriter {
     /// To all tasks of the next vertex that this task sends to, behind everything buffered.
     pub fn broadcast(&mut self, element: impl Fn() -> Element) -> Result<(), Closed> {
         self.flush()?;
-        let only = match self.partitioning {
-            Partitioning::Forward { task } => Some(task),
-            _ => None,
-        };
+        let only = self.forwards_to();
         for (i, target) in self.targets.iter().enumerate() {
             if only.is_none_or(|task| task == i) {
                 target.gate.send(target.channel, element())?;
@@ -219,7 +224,11 @@ impl EdgeWriter {
         let begun = Instant::now();
         let mut before = None;
         let full = || before = Some(self.activity.begin(Doing::Downstream(self.first_target + target as u32)));
-        let waited = gate.send_telling(*channel, Element::Batch(rows), full)?;
+        let Sent { waited, is_full } = gate.send_telling(*channel, Element::Batch(rows), self.overdraft, full)?;
+        // Without an overdraft whoever meets a full channel waits there.
+        if is_full && self.overdraft > 0 {
+            self.full = Some(target);
+        }
         if waited {
             self.blocked += begun.elapsed();
         }
@@ -227,6 +236,25 @@ impl EdgeWriter {
             self.activity.back_to(before);
         }
         Ok(())
+    }
+
+    /// The channel that has to get room before the task begins with another batch, as `why` numbers them. Its gate pokes when it has.
+    pub fn full(&mut self) -> Option<u32> {
+        if self.full.is_some() {
+            let only = self.forwards_to();
+            let targets = self.targets.iter().enumerate().filter(|(i, _)| only.is_none_or(|task| task == *i));
+            // Every one is asked, so that each that is full pokes.
+            self.full = targets
+                .fold(None, |full, (i, target)| if target.gate.has_room(target.channel) { full } else { full.or(Some(i)) });
+        }
+        self.full.map(|target| self.first_target + target as u32)
+    }
+
+    fn forwards_to(&self) -> Option<usize> {
+        match self.partitioning {
+            Partitioning::Forward { task } => Some(task),
+            Partitioning::Rebalance | Partitioning::Key { .. } => None,
+        }
     }
 }
 

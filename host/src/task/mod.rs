@@ -11,13 +11,14 @@
 //! * [`source`]: readers, watermarks and bad records at the head of a source chain;
 //! * [`activity`]: what a task does at this moment, for people;
 //! * [`errors`]: when bad records are a storm; [`replay`]: dead letters that come back;
-//! * [`thread`]: the loop; [`snapshot`]: what happens off the thread after a barrier.
+//! * [`thread`]: the loop; [`snapshot`]: what happens off the thread after a barrier; [`in_flight`]: what barriers overtook.
 
 pub mod activity;
 pub mod chain;
 pub mod edge;
 pub mod errors;
 pub mod gate;
+pub mod in_flight;
 pub mod operator;
 pub mod replay;
 pub mod snapshot;
@@ -44,6 +45,8 @@ pub struct Barrier {
     /// Snapshot everything: an earlier piece is missing.
     pub full: bool,
     pub stop: Option<StopMode>,
+    /// From when on it may overtake what waits in front of it ([`monotonic_us`]). `None`: it is aligned.
+    pub overtakes_at_us: Option<u64>,
 }
 
 /// What the job tells a task.
@@ -115,6 +118,14 @@ impl TaskError {
         let message = format!("{node}: {error}");
         if error.retry { Self::Restart(message) } else { Self::Fatal(message) }
     }
+}
+
+/// The clock of alignments: microseconds since some moment of this process. It never goes back.
+pub fn monotonic_us() -> u64 {
+    use std::sync::OnceLock;
+    use std::time::Instant;
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_micros() as u64
 }
 
 /// Wall clock in milliseconds: the processing time of a call.

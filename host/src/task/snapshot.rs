@@ -5,6 +5,7 @@
 
 use super::Report;
 use super::activity::Activity;
+use super::in_flight::{ChannelStates, Inputs};
 use crate::checkpoint_store::{CheckpointStore, SegmentDraft};
 use crate::connector::{ConnectorError, PreCommit};
 use crate::disk;
@@ -14,7 +15,7 @@ use crate::state::Segment;
 use std::sync::Arc;
 use std::time::Instant;
 use tidegate_core::checkpoint::{
-    CheckpointId, OperatorSnapshot, SegmentRef, SinkSnapshot, SourceSnapshot, TaskId, TaskSnapshot, TaskTiming,
+    CheckpointId, InFlight, OperatorSnapshot, SegmentRef, SinkSnapshot, SourceSnapshot, TaskId, TaskSnapshot, TaskTiming,
 };
 use tidegate_core::diagnosis::SnapshotStage;
 use tokio::sync::{mpsc, oneshot};
@@ -25,12 +26,29 @@ pub struct AsyncPart {
     /// Operator, task index, and the state once the task has copied it out.
     pub operators: Vec<(String, u32, oneshot::Receiver<FrozenState>)>,
     pub sinks: Vec<(String, PreCommit)>,
+    /// What the barriers overtook.
+    pub in_flight: Option<InFlightPart>,
+    /// It can't be completed. State and sinks are cut all the same, and count with the next checkpoint.
+    pub declined: Option<String>,
     pub timing: TaskTiming,
+}
+
+pub struct InFlightPart {
+    pub inputs: Arc<Inputs>,
+    pub states: ChannelStates,
 }
 
 impl AsyncPart {
     pub fn new(checkpoint: CheckpointId) -> Self {
-        Self { checkpoint, sources: Vec::new(), operators: Vec::new(), sinks: Vec::new(), timing: TaskTiming::default() }
+        Self {
+            checkpoint,
+            sources: Vec::new(),
+            operators: Vec::new(),
+            sinks: Vec::new(),
+            in_flight: None,
+            declined: None,
+            timing: TaskTiming::default(),
+        }
     }
 }
 
@@ -66,14 +84,27 @@ async fn upload_one(
     carried: &mut Vec<SinkSnapshot>,
     activity: &Activity,
 ) -> Option<Report> {
-    let AsyncPart { checkpoint, sources, operators, sinks, mut timing } = part;
+    let AsyncPart { checkpoint, sources, operators, sinks, in_flight, mut declined, mut timing } = part;
     let begun = Instant::now();
     let sinks = match pre_commit(sinks).await {
         Ok(sinks) => sinks,
         Err(reason) => return Some(Report::PreCommitFailed { checkpoint, task, reason }),
     };
+    let in_flight = match in_flight {
+        Some(part) => match write_in_flight(store, checkpoint, part).await {
+            Ok(written) => {
+                timing.inflight_bytes = written.segment.bytes;
+                timing.bytes += written.segment.bytes;
+                Some(written)
+            }
+            Err(reason) => {
+                declined = Some(format!("what was in flight: {reason}"));
+                None
+            }
+        },
+        None => None,
+    };
     let mut snapshots = Vec::new();
-    let mut declined = None;
     for (operator, task_index, frozen) in operators {
         activity.snapshot(checkpoint, Some(SnapshotStage::Draining));
         let frozen = frozen.await.ok()?;
@@ -93,7 +124,8 @@ async fn upload_one(
             Report::Declined { checkpoint, task, reason }
         }
         None => {
-            Report::Acknowledged { checkpoint, task, snapshot: TaskSnapshot { sources, operators: snapshots, sinks, timing } }
+            let snapshot = TaskSnapshot { sources, operators: snapshots, sinks, in_flight, timing };
+            Report::Acknowledged { checkpoint, task, snapshot }
         }
     })
 }
@@ -139,6 +171,24 @@ async fn write_segment(
     let written = put_segment(store, operator, task_index, checkpoint, segment).await?;
     fault::point(Fault::SegmentWrittenAnswerNot);
     Ok(Some(written))
+}
+
+async fn write_in_flight(store: &CheckpointStore, checkpoint: CheckpointId, part: InFlightPart) -> Result<InFlight, String> {
+    let InFlightPart { inputs, states } = part;
+    let (bytes, channels) = states.encode(&inputs);
+    let draft = SegmentDraft {
+        operator: &inputs.node,
+        task_index: inputs.task_index,
+        checkpoint,
+        first_group: inputs.groups.start,
+        end_group: inputs.groups.end,
+        full: true,
+        entries: channels.iter().map(|channel| channel.rows).sum(),
+    };
+    let segment = store.put_in_flight(draft, bytes.into()).await.map_err(|e| explain(&e))?;
+    fault::point(Fault::InFlightWrittenAnswerNot);
+    let Inputs { node, task_index, parallelism, keyed, .. } = &*inputs;
+    Ok(InFlight { node: node.clone(), task_index: *task_index, parallelism: *parallelism, keyed: *keyed, channels, segment })
 }
 
 pub async fn put_segment(

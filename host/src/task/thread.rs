@@ -3,22 +3,26 @@
 //! Invariants:
 //! * the thread waits in one place only, the gate, and what it waits for has a deadline or is an element;
 //! * a barrier is answered exactly once: acknowledged, declined, or the task has failed;
+//! * nothing new is begun while a channel downstream is full and barriers may overtake: a barrier never waits for room;
 //! * frozen state is copied out in small pieces between batches, so that no batch waits for a whole snapshot.
 
 use super::activity::{Activity, Alignment, Doing, uptime_ms};
 use super::chain::Chain;
 use super::gate::{Gate, Received};
+use super::in_flight::{ChannelStates, Inputs};
 use super::replay::ReplayReader;
-use super::snapshot::AsyncPart;
+use super::snapshot::{AsyncPart, InFlightPart};
 use super::source::SourceDriver;
-use super::{Barrier, Control, Element, Report, TaskError};
+use super::{Barrier, Control, Element, Report, TaskError, monotonic_us};
 use crate::metrics::TaskMetrics;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tidegate_core::barrier::{Aligner, Outcome};
+use tidegate_core::barrier::{Aligner, Outcome, Overtaking};
 use tidegate_core::checkpoint::{CheckpointId, CheckpointKind, TaskId};
 use tidegate_core::diagnosis::SnapshotStage;
+use tidegate_core::limits::IN_FLIGHT_BYTES_MAX;
+use tidegate_core::row::Rows;
 use tidegate_core::watermark::WatermarkMerge;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -40,6 +44,8 @@ pub struct Task {
     pub stopped: bool,
     /// The checkpoint that the job was restored from; the first epoch is the one after.
     pub restored: CheckpointId,
+    /// What was in flight to nodes that were heads of their chains and are not any more.
+    pub in_flight: Vec<(usize, Rows)>,
     pub reports: UnboundedSender<Report>,
     pub uploads: UnboundedSender<AsyncPart>,
     pub metrics: Arc<TaskMetrics>,
@@ -64,6 +70,16 @@ pub struct ChannelHead {
     pub aligner: Aligner,
     pub watermarks: WatermarkMerge,
     pub told_idle: bool,
+    /// As a checkpoint names them.
+    pub described: Arc<Inputs>,
+    pub recording: Option<Recording>,
+}
+
+/// An unaligned checkpoint whose snapshot is taken and whose barrier has not come on every channel yet.
+pub struct Recording {
+    checkpoint: CheckpointId,
+    states: ChannelStates,
+    part: AsyncPart,
 }
 
 impl Task {
@@ -96,37 +112,52 @@ impl Task {
 
     fn work(&mut self) -> Result<(), TaskError> {
         self.chain.open(self.restored + 1)?;
+        for (node, rows) in std::mem::take(&mut self.in_flight) {
+            self.chain.deliver(node, 0, rows)?;
+        }
         self.report(Report::Running { task: self.id })?;
         let mut next_poll = Some(Instant::now());
         let mut batches = 0u64;
         let mut resting = false;
         loop {
-            let wake = self.wake_at(next_poll);
+            let full = self.chain.full();
+            let has_room = full.is_none();
+            let wake = self.wake_at(next_poll, has_room);
             let waits = Instant::now();
-            let rest = self.rest();
+            let rest = full.map_or_else(|| self.rest(), Doing::Downstream);
             if resting {
                 self.activity.stay(rest)
             } else {
                 self.activity.enter(rest)
             }
             resting = true;
-            let received = self.gate.receive(wake);
+            let received = self.gate.receive(wake, has_room);
             let begun = Instant::now();
-            self.metrics.idle_us.add((begun - waits).as_micros() as u64);
+            let waited = if has_room { &self.metrics.idle_us } else { &self.metrics.backpressured_us };
+            waited.add((begun - waits).as_micros() as u64);
             let blocked = self.chain.blocked();
             match received {
                 Received::Closed => return Err(TaskError::Closed),
                 Received::Control(control) => self.control(control)?,
+                Received::Announced(channel, barrier) => self.announced(channel, barrier)?,
                 Received::Element(channel, element) => {
                     resting = false;
                     self.activity.enter(Doing::Working);
-                    self.element(channel, element)?
+                    self.record(channel, &element);
+                    self.element(channel, element)?;
+                }
+                Received::Restored(channel, element) => {
+                    resting = false;
+                    self.activity.enter(Doing::Working);
+                    self.element(channel, element)?;
                 }
                 Received::Nothing => {}
             }
+            self.overtake_where_due()?;
             if let Head::Source(source) = &mut self.head
                 && !source.stopped
                 && !source.driver.has_ended()
+                && has_room
                 && next_poll.is_none_or(|at| at <= begun)
             {
                 let records = self.metrics.records_in.get();
@@ -143,7 +174,7 @@ impl Task {
                     self.report(Report::SourceEnded { task: self.id })?;
                 }
             }
-            if self.replay.has_more() && !self.has_stopped() {
+            if self.replay.has_more() && has_room && !self.has_stopped() {
                 self.replay.advance(&mut self.chain)?;
             }
             batches += 1;
@@ -172,17 +203,24 @@ impl Task {
     }
 
     /// When to go on though nothing comes in.
-    fn wake_at(&mut self, next_poll: Option<Instant>) -> Option<Instant> {
-        if self.chain.is_draining() || (self.replay.has_more() && !self.has_stopped()) {
+    fn wake_at(&mut self, next_poll: Option<Instant>, has_room: bool) -> Option<Instant> {
+        if self.chain.is_draining() || (self.replay.has_more() && has_room && !self.has_stopped()) {
             return Some(Instant::now());
         }
         let mut wake = self.chain.next_wake();
         if let Head::Source(source) = &self.head
             && !source.stopped
             && !source.driver.has_ended()
+            && has_room
         {
             let poll = next_poll.unwrap_or_else(Instant::now);
             wake = Some(wake.map_or(poll, |at| at.min(poll)));
+        }
+        if let Head::Channels(head) = &self.head
+            && let Some(overtakes_at_us) = head.aligner.next_overtake_us()
+        {
+            let at = Instant::now() + Duration::from_micros(overtakes_at_us.saturating_sub(monotonic_us()));
+            wake = Some(wake.map_or(at, |wake| wake.min(at)));
         }
         wake
     }
@@ -224,7 +262,11 @@ impl Task {
             (Control::AbortCheckpoint(checkpoint), Head::Channels(head)) => {
                 self.gate.unblock(&head.aligner.aborted(checkpoint));
                 self.activity.align(alignment(&head.aligner));
-                Ok(())
+                match head.recording.take_if(|recording| recording.checkpoint == checkpoint) {
+                    // State and sinks are cut already, and count with the next checkpoint. Nobody needs what was in flight.
+                    Some(recording) => self.hand_over(recording.part),
+                    None => Ok(()),
+                }
             }
             (Control::AbortCheckpoint(_), Head::Source(_)) => Ok(()),
             (Control::CheckpointCommitted(checkpoint), Head::Source(source)) => {
@@ -275,9 +317,7 @@ impl Task {
         let now_us = monotonic_us();
         let arrival = head.aligner.barrier(channel, barrier.checkpoint, now_us);
         for checkpoint in arrival.abandoned {
-            let reason = format!("barrier {} overtook it", barrier.checkpoint);
-            // Nothing was pre-committed for it: its rows are part of the next epoch.
-            self.report(Report::Declined { checkpoint, task: self.id, reason })?;
+            self.abandon(checkpoint, barrier.checkpoint)?;
         }
         match arrival.outcome {
             Outcome::Blocked => self.gate.block(channel),
@@ -305,6 +345,99 @@ impl Task {
         Ok(part)
     }
 
+    fn announced(&mut self, channel: usize, barrier: Barrier) -> Result<(), TaskError> {
+        let Head::Channels(head) = &mut self.head else { unreachable!("BUG: a barrier for a source") };
+        let overtakes_at_us = barrier.overtakes_at_us.expect("BUG: a barrier was announced that may not overtake");
+        match head.aligner.announced(channel, barrier.checkpoint, overtakes_at_us, monotonic_us()) {
+            Some(overtaking) => self.overtake(overtaking),
+            None => Ok(()),
+        }
+    }
+
+    fn overtake_where_due(&mut self) -> Result<(), TaskError> {
+        if let Head::Channels(head) = &mut self.head
+            && head.aligner.next_overtake_us().is_some()
+            && let Some(overtaking) = head.aligner.overtakes(monotonic_us())
+        {
+            return self.overtake(overtaking);
+        }
+        Ok(())
+    }
+
+    fn overtake(&mut self, overtaking: Overtaking) -> Result<(), TaskError> {
+        for checkpoint in overtaking.abandoned {
+            self.abandon(checkpoint, overtaking.checkpoint)?;
+        }
+        let Head::Channels(head) = &mut self.head else { unreachable!("BUG: a barrier for a source") };
+        let mut before = head.recording.take();
+        let mut states = before.as_mut().map(|recording| &mut recording.states);
+        let mut begun = None;
+        if overtaking.snapshot {
+            assert!(states.is_none(), "BUG: checkpoint {} is recorded on top of another", overtaking.checkpoint);
+            let states = begun.insert(ChannelStates::new(head.watermarks.channels()));
+            self.gate.restored(|channel, element| states.record(channel, element));
+        }
+        let states = begun.as_mut().or(states.take()).expect("BUG: a barrier overtook and nobody records");
+        let mut barrier = None;
+        for channel in overtaking.channels {
+            let taken = self.gate.overtake(channel, overtaking.checkpoint, |element| states.record(channel, element));
+            barrier = Some(taken);
+        }
+        self.gate.unblock(&overtaking.released);
+        let mut recording = match (before, begun) {
+            (Some(recording), None) => recording,
+            (_, Some(states)) => {
+                let barrier = barrier.expect("BUG: a barrier overtook in no channel");
+                Recording { checkpoint: barrier.checkpoint, states, part: self.snapshot(barrier)? }
+            }
+            (None, None) => unreachable!("BUG: somebody records, as was just seen"),
+        };
+        let Head::Channels(head) = &mut self.head else { unreachable!("BUG: a barrier for a source") };
+        match overtaking.complete_us {
+            None => {
+                head.recording = Some(recording);
+                Ok(())
+            }
+            Some(alignment_us) => {
+                recording.part.timing.alignment_us = alignment_us;
+                if recording.states.is_too_large() {
+                    let reason =
+                        format!("more than {IN_FLIGHT_BYTES_MAX} bytes were in flight to one task (IN_FLIGHT_BYTES_MAX)");
+                    recording.part.declined = Some(reason);
+                } else if !recording.states.is_empty() {
+                    let inputs = Arc::clone(&head.described);
+                    recording.part.in_flight = Some(InFlightPart { inputs, states: recording.states });
+                }
+                self.hand_over(recording.part)
+            }
+        }
+    }
+
+    /// What is read between the snapshot and the channel's barrier belongs to the checkpoint as well.
+    fn record(&mut self, channel: usize, element: &Element) {
+        if let Head::Channels(ChannelHead { recording: Some(recording), aligner, .. }) = &mut self.head
+            && !matches!(element, Element::Barrier(_))
+            && aligner.is_recording(channel)
+            && !recording.states.is_too_large()
+        {
+            recording.states.record(channel, element);
+        }
+    }
+
+    /// A checkpoint that a newer barrier has made impossible.
+    fn abandon(&mut self, checkpoint: CheckpointId, by: CheckpointId) -> Result<(), TaskError> {
+        let Head::Channels(head) = &mut self.head else { unreachable!("BUG: a barrier for a source") };
+        let reason = format!("barrier {by} overtook it");
+        match head.recording.take_if(|recording| recording.checkpoint == checkpoint) {
+            Some(Recording { mut part, .. }) => {
+                part.declined = Some(reason);
+                self.hand_over(part)
+            }
+            // Nothing was pre-committed for it: its rows are part of the next epoch.
+            None => self.report(Report::Declined { checkpoint, task: self.id, reason }),
+        }
+    }
+
     fn hand_over(&mut self, part: AsyncPart) -> Result<(), TaskError> {
         self.activity.snapshot(part.checkpoint, Some(SnapshotStage::PreCommit));
         self.metrics.stall(Duration::from_micros(part.timing.sync_us));
@@ -317,10 +450,4 @@ fn alignment(aligner: &Aligner) -> Option<Alignment> {
     let (checkpoint, since_us, missing) = aligner.waits_for()?;
     let waited_ms = monotonic_us().saturating_sub(since_us) / 1000;
     Some(Alignment { checkpoint, since_ms: uptime_ms().saturating_sub(waited_ms), missing })
-}
-
-fn monotonic_us() -> u64 {
-    use std::sync::OnceLock;
-    static START: OnceLock<Instant> = OnceLock::new();
-    START.get_or_init(Instant::now).elapsed().as_micros() as u64
 }

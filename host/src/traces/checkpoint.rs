@@ -155,7 +155,7 @@ mod tests {
     fn a_checkpoint_is_given_out_once_with_what_each_task_measured() {
         let mut traces = traces();
         traces.ordered(&trigger(7), 1000);
-        let timing = TaskTiming { alignment_us: 400, sync_us: 50, async_us: 3000, bytes: 11 };
+        let timing = TaskTiming { alignment_us: 400, sync_us: 50, async_us: 3000, bytes: 11, ..TaskTiming::default() };
         let snapshot = TaskSnapshot { timing, ..TaskSnapshot::default() };
         traces.heard(&Event::TaskAcknowledged { checkpoint: 7, task: TaskId { vertex: 0, index: 1 }, snapshot }, 1010);
         traces.heard(&Event::SinksCommitted { checkpoint: 7 }, 1020);

@@ -4,7 +4,7 @@
 //! * *interval* is counted from trigger to trigger; *minimum pause* from the end of the last checkpoint, completed or aborted;
 //! * *timeout* runs from the trigger until the decision is being written; from there on only the decision log knows;
 //! * *maximum concurrent* holds for checkpoints of the interval. A savepoint is triggered at once, beside whatever is pending,
-//!   but only one at a time; further requests wait. Decided checkpoints that wait for their sinks' commit hold the interval up
+//!   but only one at a time; further requests wait. With unaligned checkpoints, it waits for the one that is pending too. Decided checkpoints that wait for their sinks' commit hold the interval up
 //!   when more than `max_concurrent` pile up;
 //! * *tolerable failures* counts aborted checkpoints in a row, savepoints left out: whoever asked for one hears of it. One more
 //!   restarts the job. A failed stop-with-savepoint restarts it too, because its sources have stopped already;
@@ -25,7 +25,7 @@ use super::completed::{CompletedCheckpoint, Retention};
 use super::pending::{Pending, Phase, SavepointRequest};
 use super::{
     Action, CheckpointId, CheckpointKind, CheckpointProgress, CheckpointReport, CheckpointStatus, Event, MANIFEST_FORMAT,
-    Manifest, ManifestPointer, OperatorManifest, StopMode, Suspended, TaskId, TaskSnapshot,
+    MANIFEST_FORMAT_ALIGNED, Manifest, ManifestPointer, OperatorManifest, StopMode, Suspended, TaskId, TaskSnapshot,
 };
 use crate::diagnosis::CheckpointPhase;
 use crate::job_graph::spec::CheckpointSpec;
@@ -366,7 +366,10 @@ impl Coordinator {
         task.awaiting.remove(&checkpoint);
         task.hole = task.hole.max(skipped.last_key_value().map(|(id, _)| *id));
 
-        let TaskSnapshot { sources, operators, sinks, timing } = snapshot;
+        let TaskSnapshot { sources, operators, sinks, in_flight, timing } = snapshot;
+        if let Some(in_flight) = &in_flight {
+            self.chains.know(&in_flight.segment.path);
+        }
         let is_full = |segment: &Option<super::SegmentRef>| segment.as_ref().is_some_and(|segment| segment.full);
         if full || operators.iter().all(|operator| is_full(&operator.segment)) {
             task.hole = None;
@@ -386,7 +389,7 @@ impl Coordinator {
         }
         self.ledger.reported(checkpoint, id, sinks);
         if let Some(pending) = self.pending.get_mut(&checkpoint) {
-            pending.acknowledge(id, timing, sources);
+            pending.acknowledge(id, timing, sources, in_flight);
             if let Some(hole) = hole {
                 self.abort(checkpoint, format!("it builds on the part of task {id} in checkpoint {hole}, which is lost"), orders);
             }
@@ -521,8 +524,9 @@ impl Coordinator {
             let chain = |index| self.chains.as_of(name, index, checkpoint);
             operator.tasks = (0..operator.parallelism).map(chain).collect();
         }
+        let in_flight = pending.in_flight();
         let manifest = Box::new(Manifest {
-            format: MANIFEST_FORMAT,
+            format: if in_flight.is_empty() { MANIFEST_FORMAT_ALIGNED } else { MANIFEST_FORMAT },
             job: self.job.clone(),
             checkpoint,
             kind: pending.kind,
@@ -530,6 +534,7 @@ impl Coordinator {
             operators,
             sources: pending.positions(),
             sinks: self.ledger.name_up_to(checkpoint),
+            in_flight,
             end_of_input: pending.end_of_input,
             time_ms: self.now_ms,
         });
@@ -574,7 +579,10 @@ impl Coordinator {
         if matches!(self.course, Course::Stopping { .. } | Course::Suspending { .. } | Course::Over) || self.final_decided {
             return;
         }
-        let is_free = self.pending.values().all(|pending| pending.savepoint.is_none() && pending.kind != CheckpointKind::Final);
+        // Barriers that overtake must not meet others on their way, so with them a savepoint waits for its turn.
+        let waits =
+            |pending: &Pending| self.spec.unaligned || pending.savepoint.is_some() || pending.kind == CheckpointKind::Final;
+        let is_free = !self.pending.values().any(waits);
         if let Some(next) = self.requests.front().copied().filter(|_| is_free) {
             self.requests.pop_front();
             self.trigger(CheckpointKind::Savepoint, Some(next), orders);

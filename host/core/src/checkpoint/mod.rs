@@ -95,12 +95,39 @@ pub struct SinkSnapshot {
     pub committables: Vec<Committable>,
 }
 
+/// What barriers of an unaligned checkpoint overtook in the input channels of one task: to be processed by the restored job before
+/// anything else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InFlight {
+    /// The operator or sink that the channels lead to.
+    pub node: String,
+    pub task_index: u32,
+    /// Tasks of the node.
+    pub parallelism: u32,
+    /// Rows went to the owner of their key, which they carry.
+    pub keyed: bool,
+    /// All channels of the task, those without elements too, in the order of the file.
+    pub channels: Vec<InFlightChannel>,
+    pub segment: SegmentRef,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InFlightChannel {
+    /// Input number of the node.
+    pub input: u32,
+    pub upstream_task: u32,
+    pub rows: u64,
+    pub bytes: u64,
+}
+
 /// All that one task adds to a checkpoint.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct TaskSnapshot {
     pub sources: Vec<SourceSnapshot>,
     pub operators: Vec<OperatorSnapshot>,
     pub sinks: Vec<SinkSnapshot>,
+    #[serde(default)]
+    pub in_flight: Option<InFlight>,
     pub timing: TaskTiming,
 }
 
@@ -113,6 +140,9 @@ pub struct TaskTiming {
     /// From the end of the synchronous part to everything durable.
     pub async_us: u64,
     pub bytes: u64,
+    /// Of `bytes`, what the barriers overtook.
+    #[serde(default)]
+    pub inflight_bytes: u64,
 }
 
 /// What stands in the store for a checkpoint. Enough to restore the job on any host.
@@ -129,18 +159,26 @@ pub struct Manifest {
     pub sources: BTreeMap<String, Vec<SplitSnapshot>>,
     /// Committables that are, or may still have to be, committed for this checkpoint. By sink.
     pub sinks: BTreeMap<String, Vec<Committable>>,
+    /// Of an unaligned checkpoint: what was in the channels. A host that does not know it must not restore from it, so a manifest
+    /// that has some is of format 2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub in_flight: Vec<InFlight>,
     /// True when all sources had come to their end.
     pub end_of_input: bool,
     /// Wall clock, for people.
     pub time_ms: u64,
 }
 
-pub const MANIFEST_FORMAT: u32 = 1;
+/// The newest form that this host reads.
+pub const MANIFEST_FORMAT: u32 = 2;
+/// Of a manifest without rows in flight: older hosts read it.
+const MANIFEST_FORMAT_ALIGNED: u32 = 1;
 
 impl Manifest {
-    /// Paths of all segments it needs.
+    /// All segments it needs: state, and what was in flight.
     pub fn segments(&self) -> impl Iterator<Item = &SegmentRef> {
-        self.operators.values().flat_map(|operator| operator.tasks.iter().flatten())
+        let state = self.operators.values().flat_map(|operator| operator.tasks.iter().flatten());
+        state.chain(self.in_flight.iter().map(|in_flight| &in_flight.segment))
     }
 }
 
@@ -364,6 +402,9 @@ pub struct CheckpointReport {
     /// Trigger to now, or to completion.
     pub duration_ms: u64,
     pub bytes: u64,
+    /// Of `bytes`, what barriers overtook and the checkpoint holds therefore.
+    #[serde(default)]
+    pub inflight_bytes: u64,
     pub acknowledged: u32,
     pub tasks: u32,
     pub alignment_max_us: u64,

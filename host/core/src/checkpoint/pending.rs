@@ -1,8 +1,8 @@
 //! A checkpoint on its way: triggered, not yet decided, not yet given up.
 
 use super::{
-    CheckpointId, CheckpointKind, CheckpointReport, CheckpointStatus, Manifest, ManifestPointer, SourceSnapshot, SplitSnapshot,
-    StopMode, TaskId, TaskTiming,
+    CheckpointId, CheckpointKind, CheckpointReport, CheckpointStatus, InFlight, Manifest, ManifestPointer, SourceSnapshot,
+    SplitSnapshot, StopMode, TaskId, TaskTiming,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,6 +40,7 @@ pub(super) struct Pending {
     pub(super) phase: Phase,
     acknowledged: BTreeMap<TaskId, TaskTiming>,
     sources: BTreeMap<String, BTreeMap<String, SplitSnapshot>>,
+    in_flight: BTreeMap<TaskId, InFlight>,
 }
 
 impl Pending {
@@ -55,10 +56,18 @@ impl Pending {
             phase: Phase::Collecting,
             acknowledged: BTreeMap::new(),
             sources: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
         }
     }
 
-    pub(super) fn acknowledge(&mut self, task: TaskId, timing: TaskTiming, sources: Vec<SourceSnapshot>) {
+    pub(super) fn acknowledge(
+        &mut self,
+        task: TaskId,
+        timing: TaskTiming,
+        sources: Vec<SourceSnapshot>,
+        in_flight: Option<InFlight>,
+    ) {
+        self.in_flight.extend(in_flight.map(|in_flight| (task, in_flight)));
         let before = self.acknowledged.insert(task, timing);
         assert!(before.is_none(), "BUG: task {task} answered checkpoint {} twice", self.checkpoint);
         for SourceSnapshot { source, splits } in sources {
@@ -86,10 +95,14 @@ impl Pending {
         self.sources.iter().map(|(source, splits)| (source.clone(), splits.values().cloned().collect())).collect()
     }
 
-    /// Segments of a manifest that may become true.
+    pub(super) fn in_flight(&self) -> Vec<InFlight> {
+        self.in_flight.values().cloned().collect()
+    }
+
+    /// Segments of a manifest that may become true. State is kept by its chain until there is a manifest; what is in flight has none.
     pub(super) fn segments(&self) -> BTreeSet<String> {
         match &self.phase {
-            Phase::Collecting => BTreeSet::new(),
+            Phase::Collecting => self.in_flight.values().map(|in_flight| in_flight.segment.path.clone()).collect(),
             Phase::WritingManifest { manifest } | Phase::Deciding { manifest, .. } => {
                 manifest.segments().map(|segment| segment.path.clone()).collect()
             }
@@ -104,6 +117,7 @@ impl Pending {
             status,
             duration_ms: now_ms.saturating_sub(self.triggered_ms),
             bytes: timings().map(|timing| timing.bytes).sum(),
+            inflight_bytes: timings().map(|timing| timing.inflight_bytes).sum(),
             acknowledged: self.acknowledged.len() as u32,
             tasks: tasks as u32,
             alignment_max_us: timings().map(|timing| timing.alignment_us).max().unwrap_or(0),

@@ -86,11 +86,13 @@ fn read_checkpoint(mut table: Table<'_>) -> CheckpointSpec {
         max_concurrent: table.number("max_concurrent").unwrap_or(default.max_concurrent),
         tolerable_failures: table.number("tolerable_failures").unwrap_or(default.tolerable_failures),
         retained: table.number("retained").unwrap_or(default.retained),
+        unaligned: table.flag("unaligned").unwrap_or(default.unaligned),
+        aligned_timeout_ms: table.duration_ms("aligned_timeout").unwrap_or(default.aligned_timeout_ms),
     };
-    if table.flag("unaligned") == Some(true) {
-        let message = "is not in this version: barriers are aligned, so leave it false; smaller batches (batch.rows, batch.bytes) \
-                       shorten the alignment";
-        table.problem("unaligned", message);
+    if table.has("aligned_timeout") && !checkpoint.unaligned {
+        let message =
+            "has no meaning without checkpoint.unaligned = true: after it, barriers overtake; set that, or leave this out";
+        table.problem("aligned_timeout", message);
     }
     table.refuse_unknown();
     checkpoint
@@ -480,7 +482,7 @@ mod tests {
             [checkpoint]
             interval = "1 second"
             timeout = true
-            unaligned = true
+            aligned_timeout = "1s"
             retain = 3
             [restart]
             strategy = "fixed-delay"
@@ -518,8 +520,8 @@ mod tests {
                 "key_groups = -1: must be a whole number from 0 to 4294967295".to_string(),
                 "checkpoint.interval = \"1 second\": has the unknown unit \"second\": write s; units are ms, s, m, h, d; or \"off\"".to_string(),
                 "checkpoint.timeout = true: must be a duration like \"250ms\" or \"5m\", or a whole number of milliseconds".to_string(),
-                "checkpoint.unaligned = true: is not in this version: barriers are aligned, so leave it false; smaller batches \
-                 (batch.rows, batch.bytes) shorten the alignment"
+                "checkpoint.aligned_timeout = \"1s\": has no meaning without checkpoint.unaligned = true: after it, barriers overtake; \
+                 set that, or leave this out"
                     .to_string(),
                 "checkpoint.retain: is not a known key; did you mean \"retained\"?".to_string(),
                 "restart.initial = \"1s\": has no meaning with strategy = \"fixed-delay\", which knows attempts, delay".to_string(),

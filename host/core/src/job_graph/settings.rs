@@ -1,10 +1,10 @@
 //! The settings of a job that are not about its nodes: ranges, and what agrees with what.
 
-use super::spec::{CheckpointSpec, JobSpec, RestartSpec};
+use super::spec::{CheckpointSpec, Delivery, JobSpec, RestartSpec};
 use crate::limits::{
-    BATCH_BYTES, BATCH_LINGER_MS, BATCH_ROWS, CHECKPOINT_INTERVAL_MS, CHECKPOINT_MAX_CONCURRENT, CHECKPOINT_MIN_PAUSE_MS,
-    CHECKPOINT_RETAINED, CHECKPOINT_TIMEOUT_MS, JOB_STATE_BYTES, KEY_GROUPS_MAX, RESTART_ATTEMPTS, RESTART_DELAY_MS,
-    RESTART_RESET_AFTER_MS,
+    BATCH_BYTES, BATCH_LINGER_MS, BATCH_ROWS, CHECKPOINT_ALIGNED_TIMEOUT_MS, CHECKPOINT_INTERVAL_MS, CHECKPOINT_MAX_CONCURRENT,
+    CHECKPOINT_MIN_PAUSE_MS, CHECKPOINT_RETAINED, CHECKPOINT_TIMEOUT_MS, JOB_STATE_BYTES, KEY_GROUPS_MAX, RESTART_ATTEMPTS,
+    RESTART_DELAY_MS, RESTART_RESET_AFTER_MS,
 };
 use crate::problem::Problem;
 use crate::units::{format_bytes, format_duration_ms};
@@ -13,6 +13,13 @@ use std::ops::RangeInclusive;
 pub(super) fn check(spec: &JobSpec, problems: &mut Vec<Problem>) {
     check_count("key_groups", spec.key_groups, &(1..=KEY_GROUPS_MAX), problems);
     check_checkpoint(&spec.checkpoint, problems);
+    if spec.checkpoint.unaligned && spec.delivery != Delivery::ExactlyOnce {
+        let message = format!(
+            "has no meaning with delivery = \"{}\", which aligns no barriers: leave it out, or ask for \"exactly-once\"",
+            spec.delivery.name()
+        );
+        problems.push(Problem::new("checkpoint.unaligned", Some("true".to_owned()), message));
+    }
     check_restart(&spec.restart, problems);
     check_count("batch.rows", spec.batch.rows_max, &BATCH_ROWS, problems);
     check_range("batch.bytes", spec.batch.bytes_max, &BATCH_BYTES, |bytes| quoted(format_bytes(*bytes as u64)), problems);
@@ -35,6 +42,7 @@ fn check_checkpoint(checkpoint: &CheckpointSpec, problems: &mut Vec<Problem>) {
     check_duration("checkpoint.timeout", checkpoint.timeout_ms, &CHECKPOINT_TIMEOUT_MS, problems);
     check_count("checkpoint.max_concurrent", checkpoint.max_concurrent, &CHECKPOINT_MAX_CONCURRENT, problems);
     check_count("checkpoint.retained", checkpoint.retained, &CHECKPOINT_RETAINED, problems);
+    check_duration("checkpoint.aligned_timeout", checkpoint.aligned_timeout_ms, &CHECKPOINT_ALIGNED_TIMEOUT_MS, problems);
     if problems.len() > found {
         // What is out of range alone says nothing about the others.
         return;
@@ -55,6 +63,18 @@ fn check_checkpoint(checkpoint: &CheckpointSpec, problems: &mut Vec<Problem>) {
             pause()
         );
         problems.push(Problem::new("checkpoint.max_concurrent", Some(checkpoint.max_concurrent.to_string()), message));
+    }
+    if checkpoint.unaligned && checkpoint.max_concurrent > 1 {
+        let message = "can't go with checkpoint.unaligned = true: barriers that overtake must not overtake each other, so set 1";
+        problems.push(Problem::new("checkpoint.max_concurrent", Some(checkpoint.max_concurrent.to_string()), message));
+    }
+    if checkpoint.unaligned && checkpoint.aligned_timeout_ms >= checkpoint.timeout_ms {
+        let message = format!(
+            "must be shorter than checkpoint.timeout ({}): no barrier would ever overtake",
+            format_duration_ms(checkpoint.timeout_ms)
+        );
+        let value = quoted(format_duration_ms(checkpoint.aligned_timeout_ms));
+        problems.push(Problem::new("checkpoint.aligned_timeout", Some(value), message));
     }
 }
 
@@ -190,6 +210,22 @@ mod tests {
                 "checkpoint.max_concurrent = 2: can't go with checkpoint.min_pause = \"2s\": a pause between checkpoints leaves one \
                  under way at most, so set 1, or no pause",
                 "restart.initial = \"2m\": is longer than restart.max (1m)",
+            ]
+        );
+    }
+
+    #[test]
+    fn barriers_that_overtake_go_one_at_a_time_and_need_an_alignment_to_overtake() {
+        assert_eq!(problems("[checkpoint]\nunaligned = true\naligned_timeout = '10s'"), Vec::<String>::new());
+        let text = "delivery = 'at-least-once'\n[checkpoint]\nunaligned = true\naligned_timeout = '1m'\nmax_concurrent = 2";
+        assert_eq!(
+            problems(text),
+            [
+                "checkpoint.max_concurrent = 2: can't go with checkpoint.unaligned = true: barriers that overtake must not overtake \
+                 each other, so set 1",
+                "checkpoint.aligned_timeout = \"1m\": must be shorter than checkpoint.timeout (1m): no barrier would ever overtake",
+                "checkpoint.unaligned = true: has no meaning with delivery = \"at-least-once\", which aligns no barriers: leave it \
+                 out, or ask for \"exactly-once\"",
             ]
         );
     }

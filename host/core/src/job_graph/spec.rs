@@ -1,5 +1,6 @@
 //! A job as its author wrote it, after parsing. Units are resolved (milliseconds, bytes), names are not.
 
+use crate::checkpoint::CheckpointKind;
 use crate::limits::{GuestLimits, JOB_STATE_BYTES_DEFAULT, KEY_GROUPS_DEFAULT};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -67,6 +68,20 @@ pub struct CheckpointSpec {
     /// Failed checkpoints in a row that the job survives.
     pub tolerable_failures: u32,
     pub retained: u32,
+    /// A barrier overtakes what waits in the channels, and that becomes part of the checkpoint.
+    #[serde(default)]
+    pub unaligned: bool,
+    /// A barrier keeps its place for so long after its checkpoint's trigger before it overtakes.
+    #[serde(default)]
+    pub aligned_timeout_ms: u64,
+}
+
+impl CheckpointSpec {
+    /// How long after its trigger a barrier may overtake; `None`: never. A savepoint has nothing in flight, so that it fits a job that
+    /// has changed; behind the checkpoint at the end of the input nobody would come to process what is in flight.
+    pub fn overtakes_after_ms(&self, kind: CheckpointKind) -> Option<u64> {
+        (self.unaligned && kind == CheckpointKind::Checkpoint).then_some(self.aligned_timeout_ms)
+    }
 }
 
 impl Default for CheckpointSpec {
@@ -78,6 +93,8 @@ impl Default for CheckpointSpec {
             max_concurrent: 1,
             tolerable_failures: 3,
             retained: 3,
+            unaligned: false,
+            aligned_timeout_ms: 0,
         }
     }
 }

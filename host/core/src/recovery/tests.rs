@@ -239,6 +239,7 @@ fn manifest(parallelism: u32) -> Manifest {
         operators: BTreeMap::from([("count".into(), operator)]),
         sources: BTreeMap::from([("in".into(), vec![split])]),
         sinks: BTreeMap::from([("out".into(), vec![json!("f")])]),
+        in_flight: Vec::new(),
         end_of_input: false,
         time_ms: 0,
     }
@@ -250,6 +251,7 @@ fn shape(operators: &[(&str, u32)]) -> JobShape {
         sources: BTreeSet::from(["in".to_owned()]),
         operators: operators.iter().map(|(name, parallelism)| ((*name).to_owned(), *parallelism)).collect(),
         sinks: BTreeSet::from(["out".to_owned()]),
+        inputs: operators.iter().map(|(name, _)| ((*name).to_owned(), (1, true))).collect(),
     }
 }
 
@@ -542,4 +544,29 @@ fn a_request_that_the_log_knows_is_not_carried_out_again() {
     let entries = log([fence(1), restore(None), commit(1)]);
     assert!(has_started(&entries, "request"));
     assert!(!has_started(&entries, "another"));
+}
+
+#[test]
+fn rows_in_flight_to_a_node_that_is_not_as_it_was_are_not_dropped_silently() {
+    use crate::checkpoint::{InFlight, InFlightChannel};
+    let segment = SegmentRef {
+        path: "segments/count/x".into(),
+        first_group: 0,
+        end_group: 16,
+        full: true,
+        entries: 1,
+        bytes: 9,
+        crc32c: 1,
+    };
+    let channels = vec![InFlightChannel { input: 0, upstream_task: 0, rows: 1, bytes: 9 }];
+    let in_flight = InFlight { node: "count".into(), task_index: 0, parallelism: 1, keyed: true, channels, segment };
+    let unaligned = Manifest { in_flight: vec![in_flight], ..manifest(1) };
+    assert!(match_job(&unaligned, &shape(&[("count", 3)]), &BTreeSet::new()).is_ok(), "another parallelism is fine");
+    for inputs in [None, Some((1, false)), Some((0, true))] {
+        let mut job = shape(&[("count", 1)]);
+        job.inputs = inputs.map(|inputs| ("count".to_owned(), inputs)).into_iter().collect();
+        let problems = match_job(&unaligned, &job, &BTreeSet::new()).unwrap_err();
+        assert!(problems.iter().any(|p| p.to_string().contains("rows on their way to count")), "{problems:?}");
+    }
+    assert_eq!(unaligned.segments().filter(|segment| segment.path == "segments/count/x").count(), 1, "retention keeps it");
 }

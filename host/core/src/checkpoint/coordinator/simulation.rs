@@ -154,6 +154,7 @@ impl World {
                 max_concurrent,
                 tolerable_failures: 2,
                 retained: RETAINED,
+                ..CheckpointSpec::default()
             },
             tasks: (0..TASKS as usize).map(task_id).collect(),
             operators: BTreeMap::from([("op".to_owned(), operator)]),

@@ -674,3 +674,47 @@ fn a_job_that_is_ending_anyway_is_not_suspended_on_top() {
     rig.tell(Event::SavepointRequested { request: 1, stop: Some(StopMode { drain: false }) });
     assert_eq!(rig.tell(Event::SuspendRequested), Vec::<String>::new());
 }
+
+fn unaligned_part(checkpoint: CheckpointId) -> TaskSnapshot {
+    use crate::checkpoint::InFlight;
+    let segment = segment(&format!("inflight/{checkpoint}"), true, 30);
+    let in_flight = InFlight { node: "count".into(), task_index: 0, parallelism: 1, keyed: true, channels: Vec::new(), segment };
+    let timing = crate::checkpoint::TaskTiming { inflight_bytes: 30, ..Default::default() };
+    TaskSnapshot { in_flight: Some(in_flight), timing, ..part(checkpoint, delta(checkpoint)) }
+}
+
+#[test]
+fn what_was_in_flight_is_named_by_its_manifest_alone_and_goes_with_it() {
+    let mut rig = Rig::new(CheckpointSpec { unaligned: true, ..spec() });
+    for checkpoint in 1..=4u64 {
+        rig.at(checkpoint * 1000);
+        rig.ack(checkpoint, B, unaligned_part(checkpoint));
+        // While the other task is waited for, it is not garbage.
+        let orders = rig.at(checkpoint * 1000 + 1);
+        assert!(!orders.iter().any(|order| order.contains(&format!("inflight/{checkpoint}"))), "{orders:?}");
+        rig.ack(checkpoint, A, source_part(checkpoint));
+        let manifest = &rig.manifests[&checkpoint];
+        let named: Vec<_> = manifest.in_flight.iter().map(|in_flight| in_flight.segment.path.clone()).collect();
+        assert_eq!((named, manifest.format), (vec![format!("inflight/{checkpoint}")], MANIFEST_FORMAT));
+        rig.tell(Event::ManifestWritten { checkpoint, pointer: pointer(checkpoint) });
+        rig.tell(Event::Decided { checkpoint });
+        let orders = rig.tell(Event::SinksCommitted { checkpoint });
+        // Two are retained.
+        let gone = checkpoint.checked_sub(2).filter(|gone| *gone > 0).map(|gone| format!("inflight/{gone}"));
+        let deleted = orders.iter().any(|order| gone.as_ref().is_some_and(|gone| order.contains(gone)));
+        assert_eq!(deleted, gone.is_some(), "{orders:?}");
+    }
+    assert!(rig.reports.iter().all(|report| report.inflight_bytes == 30));
+}
+
+#[test]
+fn with_unaligned_checkpoints_a_savepoint_waits_for_the_one_that_is_pending() {
+    let mut rig = Rig::new(CheckpointSpec { unaligned: true, ..spec() });
+    assert_eq!(rig.at(1000), ["trigger 1 Checkpoint"]);
+    assert_eq!(rig.tell(Event::SavepointRequested { request: 7, stop: None }), Vec::<String>::new());
+    rig.ack(1, A, source_part(1));
+    rig.ack(1, B, unaligned_part(1));
+    rig.tell(Event::ManifestWritten { checkpoint: 1, pointer: pointer(1) });
+    let orders = rig.tell(Event::Decided { checkpoint: 1 });
+    assert!(orders.contains(&"trigger 2 Savepoint".to_owned()), "{orders:?}");
+}
