@@ -183,7 +183,9 @@ fn check(entries: &[(Seq, LogEntry)]) -> Result<(), CorruptLog> {
         return check_dense(0, entries);
     };
     let trimmed = oldest > 0 || entries[0].0 > 1;
-    let before = if trimmed { entries[oldest].0 - 1 } else { 0 };
+    // Numbers begin at 1.
+    let first = entries[oldest].0;
+    let before = if trimmed { first.checked_sub(1).ok_or(CorruptLog::Gap { before: 0, after: first })? } else { 0 };
     check_dense(before, &entries[oldest..])
 }
 

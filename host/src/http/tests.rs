@@ -56,7 +56,7 @@ impl TestHost {
         let (content_type, location, allow) = (header("content-type").unwrap_or_default(), header("location"), header("allow"));
         let (challenge, retry_after) = (header("www-authenticate"), header("retry-after"));
         let status = response.status().as_u16();
-        let text = response.body_mut().read_to_string().unwrap();
+        let text = String::from_utf8_lossy(&response.body_mut().read_to_vec().unwrap()).into_owned();
         Answer { status, content_type, location, allow, challenge, retry_after, text }
     }
 

@@ -292,8 +292,9 @@ impl JobArchive for FakeArchive {
                 Err(ReplayError::Refused { cause: "dead letter replayed was replayed".into(), remedy: "force it".into() })
             }
             _ => {
-                let request = (!request.dry_run).then_some(1);
-                Ok((ReplayView { request, letters: 3, ..ReplayView::default() }, 1))
+                let dry_run = request.dry_run;
+                let request = (!dry_run).then_some(1);
+                Ok((ReplayView { request, letters: 3, dry_run, ..ReplayView::default() }, 1))
             }
         };
         futures::future::ready(answer).boxed()

@@ -285,7 +285,10 @@ pub enum Death {
 
 impl CallError {
     pub(super) fn died(error: &wasmtime::Error, meta: &OperatorMeta) -> Self {
-        let Self::Died { how, mut message } = Self::died_of(error, meta) else { unreachable!("BUG: it died of nothing") };
+        let (how, mut message) = match Self::died_of(error, meta) {
+            Self::Died { how, message } => (how, message),
+            stopped => return stopped,
+        };
         if let Some(backtrace) = error.downcast_ref::<WasmBacktrace>() {
             let shown = backtrace.to_string();
             // The first line is a title.

@@ -215,13 +215,12 @@ fn a_running_job_takes_letters_back_and_one_that_fails_again_names_the_old_one()
     let ids = json!({ "ids": [first["id"]] });
     let asked = host.client().post("/v1/jobs/poison/dead-letters/replay", &ids);
     assert_eq!((asked.status, &asked.document()["waits_for_start"]), (202, &json!(false)));
-    // Newest first.
-    let both = letters(2);
-    assert_eq!(both[0]["replay_of"], first["id"]);
-    assert_eq!((&both[0]["record"], &both[0]["value"], &both[0]["exact"]), (&first["record"], &first["value"], &json!(true)));
-    assert_eq!(both[1]["state"]["state"], "replayed");
-    assert!(both[1]["state"]["checkpoint"].is_u64(), "{}", both[1]);
-    assert_eq!(both[0]["state"], json!({ "state": "open" }));
+    let [old, new] = &letters(2)[..] else { unreachable!("two were waited for") };
+    assert_eq!(new["replay_of"], first["id"]);
+    assert_eq!((&new["record"], &new["value"], &new["exact"]), (&first["record"], &first["value"], &json!(true)));
+    assert_eq!(old["state"]["state"], "replayed");
+    assert!(old["state"]["checkpoint"].is_u64(), "{old}");
+    assert_eq!(new["state"], json!({ "state": "open" }));
     host.client().post("/v1/jobs/poison/dead-letters/replay", &ids).problem(409);
     let forced = json!({ "ids": [first["id"]], "force": true });
     assert_eq!(host.client().post("/v1/jobs/poison/dead-letters/replay", &forced).status, 202);

@@ -541,7 +541,7 @@ mod tests {
                 "operator.delays.on_error = \"ignore\": must be \"dead-letter\" or \"skip\" or \"fail\"".to_string(),
                 "operator.delays.limits.memory = \"1TiB\": must be 64KiB to 4GiB".to_string(),
                 "operator.delays.config: must be a table, as in [operator.delays.config]".to_string(),
-                "operator.delays.colour: is not a known key; known here are name, module, input, key, parallelism, on_error, limits, config"
+                "operator.delays.colour: is not a known key; known here are name, module, input, key, parallelism, on_error, errors, limits, config"
                     .to_string(),
                 "sink.out.connector: is missing: where the records go, as in \"file\"".to_string(),
                 "sink.out.input: is missing: the names of the nodes it reads from, as in [\"flights\"]".to_string(),

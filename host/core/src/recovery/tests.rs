@@ -70,6 +70,11 @@ fn a_log_with_a_hole_is_refused() {
     let holes = plan(&log_at([(1, fence(1)), (2, commit(1)), (4, commit(3))]));
     assert_eq!(holes, Err(CorruptLog::Gap { before: 2, after: 4 }));
     assert_eq!(plan(&log_at([(2, fence(1))])), Err(CorruptLog::Gap { before: 0, after: 2 }));
+    assert_eq!(
+        plan(&log_at([(1, fence(1)), (0, commit(1))])),
+        Err(CorruptLog::Gap { before: 0, after: 0 }),
+        "there is no entry 0"
+    );
     let mut renamed = log([fence(1), commit(1)]);
     renamed[1].0 = 3;
     assert_eq!(plan(&renamed), Err(CorruptLog::Misplaced { seq: 3, says: 2 }));
