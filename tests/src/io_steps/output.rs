@@ -67,12 +67,13 @@ impl Output {
     }
 }
 
-/// A dead letter without what depends on the moment: the time of the call, and the epoch in its id.
+/// A dead letter without what depends on the moment: the time of the call, the epoch in its id, and how often was tried.
 fn without_time(line: String) -> String {
     let mut letter: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("not JSON ({error}): {line}"));
     let fields = letter.as_object_mut().expect("a dead letter is an object");
-    fields.remove("id");
-    fields.remove("processing_time_ms");
+    for field in ["id", "processing_time_ms", "attempt", "instance", "call"] {
+        fields.remove(field);
+    }
     letter.to_string()
 }
 

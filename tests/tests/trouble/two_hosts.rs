@@ -5,6 +5,12 @@ use serde_json::json;
 
 const LOCK: &str = "TIDEGATE_DATA_LOCK";
 
+/// What a host has written that did not know yet that it is fenced is swept by the next start.
+fn clear(host: &Host, job: &str) {
+    host.start_job(job, json!("latest"));
+    host.wait_for_state(job, "finished");
+}
+
 #[test]
 fn a_second_host_is_refused_while_the_first_one_runs() {
     let host = Host::start();
@@ -13,7 +19,7 @@ fn a_second_host_is_refused_while_the_first_one_runs() {
     assert!(!second.wait_for_exit(LIMIT).success());
     let log = second.log_text();
     assert!(log.contains(&format!("process {}", host.pid())) && log.contains("--data"), "{log}");
-    host.client().get("/readyz").document();
+    assert_eq!(host.client().get("/readyz").status, 200);
 }
 
 #[test]
@@ -39,6 +45,7 @@ fn a_host_that_comes_back_from_a_long_sleep_finds_its_job_taken_over_and_leaves_
     }
     assert!(stored().contains(r#""desired": "running""#), "{}", stored());
     successor.wait_for_state(job.name, "finished");
+    clear(&successor, job.name);
     assert_exactly_once(&successor, &job);
     assert_eq!(folder(&successor, job.name).orphans(), Vec::<std::path::PathBuf>::new());
 }
@@ -67,5 +74,7 @@ fn of_two_hosts_that_start_at_once_one_finishes_the_job() {
             assert!(error_of(&view).contains("was taken over by incarnation"), "{view}");
         }
     }
-    assert_exactly_once(&first, &job);
+    let winner = if states[0] == "\"finished\"" { &first } else { &second };
+    clear(winner, job.name);
+    assert_exactly_once(winner, &job);
 }
