@@ -62,6 +62,8 @@ demo: build guests
 test: build guests
 	$(call say,tests)
 	@$(CARGO) test --workspace $(addprefix --exclude ,$(BARE_GUESTS)) $(ARGS)
+	$(call say,made-up requests against the description of the API)
+	@PYTHON=$(PYTHON) tests/schemathesis.sh
 	$(call say,the commands of the README)
 	@tests/readme.sh
 
