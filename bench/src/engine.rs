@@ -69,6 +69,10 @@ pub fn connect(engine: EngineName, workload: Workload) -> Result<Box<dyn Engine>
         (EngineName::Native, Workload::Cold) => {
             Err(EngineError::new("running cold on native", "a cold start is that of the real binary: use --engine tidegate"))
         }
+        (EngineName::Native, Workload::W2bad) => Err(EngineError::new(
+            "running w2bad on native",
+            "what bad records cost is the guest boundary's: use --engine tidegate",
+        )),
         (engine, _) => Ok(Box::new(InProcess::new(engine))),
     }
 }

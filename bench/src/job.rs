@@ -3,7 +3,7 @@
 //! Events come from the `generator` connector, which makes those of the specification; what is left goes to a `blackhole`, which
 //! computes the digest of what it swallows. The engines differ in the operator's module alone.
 
-use crate::plan::{Bound, Format, RunPlan, Workload};
+use crate::plan::{BadHow, Bound, Format, OnError, RunPlan, Workload};
 use serde_json::{Value, json};
 
 pub const NAME: &str = "bench";
@@ -15,7 +15,7 @@ pub fn operator(workload: Workload) -> Option<&'static str> {
     match workload {
         Workload::W0 => None,
         Workload::W1 | Workload::W1map => Some("w1"),
-        Workload::W2 | Workload::Cold => Some("w2"),
+        Workload::W2 | Workload::W2bad | Workload::Cold => Some("w2"),
         Workload::Ws => Some("ws"),
     }
 }
@@ -26,6 +26,7 @@ pub fn package(workload: Workload) -> Option<&'static str> {
         Workload::W0 => None,
         Workload::W1 | Workload::W1map => Some("convert"),
         Workload::W2 | Workload::Cold => Some("running-totals"),
+        Workload::W2bad => Some("bench-bad"),
         Workload::Ws => Some("bench-ws"),
     }
 }
@@ -91,7 +92,7 @@ fn operator_spec(plan: &RunPlan, name: &str, module: &str) -> Value {
         "parallelism": plan.parallelism,
         "on_error": "fail",
     });
-    if plan.workload != Workload::Ws {
+    if !matches!(plan.workload, Workload::Ws | Workload::W2bad) {
         operator["config"] = json!({ "format": plan.format.name() });
     }
     match plan.workload {
@@ -103,6 +104,17 @@ fn operator_spec(plan: &RunPlan, name: &str, module: &str) -> Value {
                 Format::Rows => json!("row"),
                 Format::Json => json!({ "json": "/bidder" }),
             };
+        }
+        Workload::W2bad => {
+            let bad = plan.bad;
+            operator["key"] = json!("row");
+            operator["config"] = json!({ "bad_one_in": bad.one_in, "traps": bad.how == BadHow::Trap });
+            operator["on_error"] = json!(match bad.on_error {
+                OnError::Skip => "skip",
+                OnError::DeadLetter => "dead-letter",
+            });
+            // Millions of them are what is measured.
+            operator["errors"] = json!({ "max": "off", "ratio": "off", "bytes": "off" });
         }
         Workload::Ws => {
             operator["key"] = json!("row");
@@ -117,7 +129,7 @@ fn digest(workload: Workload) -> &'static str {
     match workload {
         Workload::W0 => "count",
         Workload::W1 | Workload::W1map => "w1",
-        Workload::W2 | Workload::Ws | Workload::Cold => "w2",
+        Workload::W2 | Workload::W2bad | Workload::Ws | Workload::Cold => "w2",
     }
 }
 

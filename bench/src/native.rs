@@ -21,7 +21,9 @@ pub fn module(plan: &RunPlan) -> NativeModule {
     let pass_all = plan.workload == Workload::W1map;
     let (states, make): (Vec<StateDeclaration>, MakeNative) = match plan.workload {
         Workload::W0 | Workload::W1 | Workload::W1map => (Vec::new(), Arc::new(move || Box::new(Convert { pass_all }))),
-        Workload::W2 | Workload::Cold => (vec![declared("tuple<u64, u64>", Some(16))], Arc::new(|| Box::new(Totals))),
+        Workload::W2 | Workload::W2bad | Workload::Cold => {
+            (vec![declared("tuple<u64, u64>", Some(16))], Arc::new(|| Box::new(Totals)))
+        }
         Workload::Ws => (vec![declared("bytes", None)], Arc::new(move || Box::new(Rewrite { value_bytes }))),
     };
     let facts =

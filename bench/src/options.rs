@@ -1,6 +1,6 @@
 //! The command line, and the defaults that depend on the workload.
 
-use crate::plan::{Bound, EngineName, Format, RunPlan, Workload};
+use crate::plan::{Bad, BadHow, Bound, EngineName, Format, OnError, RunPlan, Workload};
 use clap::Parser;
 use std::time::Duration;
 
@@ -48,6 +48,18 @@ pub struct Options {
     /// State of all keys together, in ws [default: 1e9]
     #[arg(long, value_parser = count)]
     pub state_bytes: Option<u64>,
+
+    /// One record in so many is bad, in w2bad; a divisor of 10000, or 0 for none
+    #[arg(long, default_value_t = 100, value_parser = divisor)]
+    pub bad_one_in: u64,
+
+    /// What the guest does with a bad record
+    #[arg(long, value_enum, default_value = "reject")]
+    pub bad_how: BadHow,
+
+    /// What becomes of bad records
+    #[arg(long, value_enum, default_value = "dead-letter")]
+    pub on_error: OnError,
 }
 
 impl Options {
@@ -71,6 +83,7 @@ impl Options {
             parallelism: self.parallelism,
             // The first eight bytes are the counter.
             value_bytes: (self.state_bytes.unwrap_or(1_000_000_000) / keys).max(8),
+            bad: Bad { one_in: self.bad_one_in, how: self.bad_how, on_error: self.on_error },
         }
     }
 }
@@ -100,6 +113,14 @@ fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if number.is_finite() && number > 0.0 => Ok(number),
         _ => Err("a number above 0".to_string()),
+    }
+}
+
+/// The numbers of auctions are spread evenly below 10000.
+fn divisor(text: &str) -> Result<u64, String> {
+    match text.parse::<u64>() {
+        Ok(number) if number == 0 || 10_000 % number == 0 => Ok(number),
+        _ => Err("a divisor of 10000, or 0".to_string()),
     }
 }
 
@@ -145,13 +166,14 @@ mod tests {
             format: Format::Rows,
             parallelism: 2,
             value_bytes: 1_000_000,
+            bad: Bad { one_in: 100, how: BadHow::Reject, on_error: OnError::DeadLetter },
         };
         assert_eq!(plan, expected);
     }
 
     #[test]
     fn every_workload_engine_and_format_of_the_specification_has_its_word() {
-        for workload in ["w0", "w1", "w1map", "w2", "ws", "cold"] {
+        for workload in ["w0", "w1", "w1map", "w2", "w2bad", "ws", "cold"] {
             assert_eq!(parse(&format!("--workload {workload}")).expect(workload).workload.name(), workload);
         }
         for engine in ["tidegate", "native"] {

@@ -13,6 +13,8 @@ pub enum Workload {
     W1map,
     /// keyed count and sum, a record out for every record in
     W2,
+    /// w2 with records of which some are bad
+    W2bad,
     /// state of a size, rewritten whole for every record
     Ws,
     /// process start to first committed output, on the real binary
@@ -26,6 +28,7 @@ impl Workload {
             Self::W1 => "w1",
             Self::W1map => "w1map",
             Self::W2 => "w2",
+            Self::W2bad => "w2bad",
             Self::Ws => "ws",
             Self::Cold => "cold",
         }
@@ -74,6 +77,30 @@ pub enum Bound {
     Seconds(f64),
 }
 
+/// Which records are bad, and what becomes of them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bad {
+    /// One in so many; 0: none.
+    pub one_in: u64,
+    pub how: BadHow,
+    pub on_error: OnError,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BadHow {
+    /// the guest undoes and rejects them
+    Reject,
+    /// the guest ends in a trap
+    Trap,
+}
+
+/// As in the job file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnError {
+    Skip,
+    DeadLetter,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunPlan {
     pub workload: Workload,
@@ -88,6 +115,8 @@ pub struct RunPlan {
     pub parallelism: u32,
     /// Of one key, in `ws`.
     pub value_bytes: u64,
+    /// In `w2bad`.
+    pub bad: Bad,
 }
 
 impl RunPlan {

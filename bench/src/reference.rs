@@ -51,9 +51,14 @@ pub fn digest(plan: &RunPlan, records_by_split: &[u64]) -> Option<String> {
         Workload::W0 => Some(records_by_split.iter().sum::<u64>().to_string()),
         Workload::W1 => Some(w1(generator, records_by_split, one_in_123).to_string()),
         Workload::W1map => Some(w1(generator, records_by_split, all).to_string()),
-        Workload::W2 => Some(state_text(&counts_and_sums(generator, records_by_split, |bid| bid.price))),
+        Workload::W2 => Some(state_text(&counts_and_sums(generator, records_by_split, all, |bid| bid.price))),
+        Workload::W2bad => {
+            let one_in = plan.bad.one_in;
+            let good = move |bid: &Bid| one_in == 0 || !bid.auction.is_multiple_of(one_in);
+            Some(state_text(&counts_and_sums(generator, records_by_split, good, |bid| bid.price)))
+        }
         // The state of a key is a counter, and noise that follows from it.
-        Workload::Ws => Some(state_text(&counts_and_sums(generator, records_by_split, |_| 0))),
+        Workload::Ws => Some(state_text(&counts_and_sums(generator, records_by_split, all, |_| 0))),
         Workload::Cold => None,
     }
 }
@@ -94,7 +99,12 @@ struct CountAndSum {
     sum: u64,
 }
 
-fn counts_and_sums(generator: Generator, records_by_split: &[u64], value: impl Fn(&Bid) -> u64 + Sync) -> Vec<CountAndSum> {
+fn counts_and_sums(
+    generator: Generator,
+    records_by_split: &[u64],
+    counts: impl Fn(&Bid) -> bool + Sync,
+    value: impl Fn(&Bid) -> u64 + Sync,
+) -> Vec<CountAndSum> {
     /// Each thread has a table of its own; beyond this one thread has to do.
     const TABLES_BYTES_MAX: u64 = 2 << 30;
     let keys = usize::try_from(generator.keys).expect("BUG: more keys than addresses");
@@ -104,6 +114,9 @@ fn counts_and_sums(generator: Generator, records_by_split: &[u64], value: impl F
         let mut table = vec![CountAndSum::default(); keys];
         events.for_each(|i| {
             let bid = generator.bid(i);
+            if !counts(&bid) {
+                return;
+            }
             let entry = &mut table[bid.bidder as usize];
             entry.count += 1;
             entry.sum = entry.sum.wrapping_add(value(&bid));
@@ -206,7 +219,7 @@ mod tests {
     fn check_digests(records: u64, keys: u64, passed: Passed, distinct: usize, state: u64) {
         let generator = Generator { keys, prefill: 0 };
         assert_eq!(w1(generator, &[records], |bid| bid.auction % 123 == 0), passed);
-        let table = counts_and_sums(generator, &[records], |bid| bid.price);
+        let table = counts_and_sums(generator, &[records], |_| true, |bid| bid.price);
         assert_eq!(table.iter().filter(|entry| entry.count > 0).count(), distinct);
         assert_eq!(state_digest(&table), state, "{:x}", state_digest(&table));
     }
@@ -274,7 +287,7 @@ mod tests {
     #[test]
     fn prefill_touches_every_key_once() {
         let generator = Generator { keys: 1000, prefill: 1000 };
-        let table = counts_and_sums(generator, &[500, 500], |_| 0);
+        let table = counts_and_sums(generator, &[500, 500], |_| true, |_| 0);
         assert!(table.iter().all(|entry| entry.count == 1));
     }
 }
