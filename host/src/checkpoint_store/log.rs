@@ -208,9 +208,11 @@ impl CheckpointStore {
             let bytes = serde_json::to_vec(&mine).expect("BUG: an incarnation can be written as JSON");
             match self.create(&path, bytes.into()).await {
                 Ok(()) => return Ok(number),
-                Err(StoreError::Exists { .. }) => match self.read_json::<Incarnation>(&path).await?.uuid == uuid {
-                    true => return Ok(number),
-                    false => number += 1,
+                Err(StoreError::Exists { .. }) => match self.read_json::<Incarnation>(&path).await {
+                    Ok(there) if there.uuid == uuid => return Ok(number),
+                    // Trimmed meanwhile by one who has fenced it: its number is used up all the same.
+                    Ok(_) | Err(StoreError::Missing { .. }) => number += 1,
+                    Err(error) => return Err(error),
                 },
                 // It may be there: the next round finds out.
                 Err(error) if tries >= WRITE_TRIES => return Err(error),

@@ -80,7 +80,7 @@ async fn a_manifest_of_a_newer_form_is_refused_with_the_remedy() {
     let pointer = store.put_manifest(&newer).await.unwrap();
     let error = store.read_manifest(&pointer).await.unwrap_err().to_string();
     assert!(
-        error.ends_with("has format 2, this version of tidegate knows 1: start it with the version that wrote it"),
+        error.ends_with("has format 3, this version of tidegate knows 2: start it with the version that wrote it"),
         "{error}"
     );
 }
