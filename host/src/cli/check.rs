@@ -212,11 +212,12 @@ fn ask_for_modules(server: Option<&Client>, facts: &mut Facts, unchecked: &mut V
                 facts.modules.insert(reference.clone(), Err(()));
                 unchecked.push(reference);
             }
-            Some(server) => match server.find::<ModuleView>(&module_path(name, version))? {
-                Some(view) => _ = facts.modules.insert(reference, Ok(view.description)),
-                // The check says that it is not there.
-                None => {}
-            },
+            // Where it is not there the check says so.
+            Some(server) => {
+                if let Some(view) = server.find::<ModuleView>(&module_path(name, version))? {
+                    facts.modules.insert(reference, Ok(view.description));
+                }
+            }
         }
     }
     Ok(())

@@ -213,6 +213,7 @@ impl Builder<'_> {
         sources.chain(operators).map(errors).collect()
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn task(
         &self,
         id: TaskId,

@@ -259,7 +259,7 @@ pub struct OpenEntry {
 
 impl OpenEntry {
     /// `None`: that was all.
-    pub fn next(&mut self) -> Result<Option<EntryLetter>, String> {
+    pub fn read_next(&mut self) -> Result<Option<EntryLetter>, String> {
         let Some(reader) = self.reader.as_mut().filter(|_| self.left > 0) else { return Ok(None) };
         self.left -= 1;
         let line = read_line(reader).map_err(|e| e.to_string())?.ok_or("the file is cut off")?;
@@ -339,13 +339,13 @@ mod tests {
         for start in 0..4 {
             let mut entry = log.open_at(start, "o");
             let mut ids = Vec::new();
-            while let Some(line) = entry.next().expect("reads") {
+            while let Some(line) = entry.read_next().expect("reads") {
                 assert_eq!((line.group, line.is_void, &line.letter), (7, false, &letter(&line.letter.id).1));
                 ids.push(line.letter.id);
             }
             assert_eq!(ids.len() as u64, 3 - start, "{ids:?}");
         }
-        assert!(log.open_at(0, "another").next().expect("reads").is_none());
+        assert!(log.open_at(0, "another").read_next().expect("reads").is_none());
     }
 
     impl ReplayLog {
@@ -377,7 +377,7 @@ mod tests {
         log.rewind(Rewind { to: 5, next: 20 }, "start-1", 1).expect("is there already");
         assert_eq!(log.len(), 2);
         let mut entry = log.open_at(0, "o");
-        let void: Vec<bool> = std::iter::from_fn(|| entry.next().expect("reads")).map(|line| line.is_void).collect();
+        let void: Vec<bool> = std::iter::from_fn(|| entry.read_next().expect("reads")).map(|line| line.is_void).collect();
         assert_eq!(void, [false, true]);
         assert_eq!(log.requested().expect("reads").keys().collect::<Vec<_>>(), ["00000003-000-000000"]);
         assert!(log.is_rewound("00000009-000-000000") && !log.is_rewound("00000020-000-000000"));

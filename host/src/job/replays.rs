@@ -165,7 +165,7 @@ fn choose(
     // The group and the letter, or why it can't be replayed.
     let fit = |letter: DeadLetter| -> Result<(u32, DeadLetter), (LetterStateName, String)> {
         let state = states.of(&letter.id);
-        if !state.state.is_open() && !(request.force && state.state != LetterStateName::Rewound) {
+        if !(state.state.is_open() || request.force && state.state != LetterStateName::Rewound) {
             return Err((state.state, state.to_string()));
         }
         match kind {

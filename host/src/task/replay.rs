@@ -85,7 +85,7 @@ impl OfOperator {
             Some((open_at, entry)) if open_at == at => entry,
             _ => log.read(at, &self.name).map_err(failed)?,
         };
-        let Some(line) = entry.next().map_err(failed)? else {
+        let Some(line) = entry.read_next().map_err(failed)? else {
             self.progress.advance(at.next_entry());
             return Ok(());
         };
