@@ -250,7 +250,7 @@ fn a_savepoint_of_an_older_host_is_gone_on_from_to_the_end() {
         let bad = bad_among(0..EARLY);
         assert_eq!(letters.iter().map(n_of).collect::<BTreeSet<_>>(), bad);
         let open = bad.len() - 2;
-        assert_eq!(states(&letters), BTreeMap::from([("replayed", 1), ("discarded", 1), ("pending", 1), ("open", open - 1 + 1)]));
+        assert_eq!(states(&letters), BTreeMap::from([("replayed", 1), ("discarded", 1), ("pending", 1), ("open", open)]));
         let pending = letters.iter().find(|letter| letter["state"]["state"] == "pending").map(n_of).expect("one is pending");
         assert_eq!(letters.iter().filter(|letter| letter["replay_of"].is_string()).count(), 1);
 
@@ -270,6 +270,8 @@ fn a_savepoint_of_an_older_host_is_gone_on_from_to_the_end() {
 fn the_latest_checkpoint_of_an_older_host_is_gone_on_from_to_the_end() {
     for archive in archives() {
         let host = host_on(&archive);
+        let commits = folder(&host, CRASHED).commits();
+        let (_, newest) = commits.last().expect("checkpoints were decided");
         // It ran when its host ended, so it is started, and says what is missing.
         wait_for_failed(&host, CRASHED, "tidegate module push every-state@1.0.0");
         host.push("every-state");
@@ -278,7 +280,7 @@ fn the_latest_checkpoint_of_an_older_host_is_gone_on_from_to_the_end() {
         request(&host, CRASHED, "replay", json!({ "all": true }));
         host.start_job(CRASHED, json!("latest"));
         let finished = host.wait_for_state(CRASHED, "finished");
-        assert!(finished["status"]["restored"]["checkpoint"].is_u64(), "{}", finished["status"]);
+        assert_eq!(finished["status"]["restored"]["checkpoint"], newest["pointer"]["checkpoint"], "{}", finished["status"]);
         assert_output(&host, CRASHED, &bad_among(0..EARLY_OF_CRASHED));
     }
 }
