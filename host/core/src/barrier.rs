@@ -10,6 +10,7 @@
 //!
 //! Invariants:
 //! * exactly-once: when a checkpoint is aligned, each channel has been read up to its barrier and not further;
+//! * at-most-once aligns as exactly-once does: a snapshot that holds records from after the barrier would be restored without them;
 //! * at-least-once: no channel ever waits, the snapshot may hold records from after the barrier, never fewer than those before;
 //! * checkpoints align in the order of their ids;
 //! * a checkpoint that can't be completed any more blocks nobody: when a channel brings a newer barrier first, the older
@@ -95,7 +96,7 @@ impl Aligner {
         entry.count += 1;
         if entry.count < channels {
             let outcome = match self.mode {
-                Delivery::ExactlyOnce => Outcome::Blocked,
+                Delivery::ExactlyOnce | Delivery::AtMostOnce => Outcome::Blocked,
                 Delivery::AtLeastOnce => Outcome::Counted,
             };
             return Arrival { outcome, abandoned, released };
@@ -105,7 +106,7 @@ impl Aligner {
         self.aligning.remove(&checkpoint);
         self.past = checkpoint;
         self.forget_aborted();
-        if self.mode == Delivery::ExactlyOnce {
+        if self.mode != Delivery::AtLeastOnce {
             // All the others waited for this channel.
             released = (0..channels).filter(|other| *other != channel).collect();
         }
@@ -125,7 +126,7 @@ impl Aligner {
     }
 
     pub fn is_blocked(&self, channel: usize) -> bool {
-        self.mode == Delivery::ExactlyOnce && self.aligning.values().any(|aligning| aligning.arrived[channel])
+        self.mode != Delivery::AtLeastOnce && self.aligning.values().any(|aligning| aligning.arrived[channel])
     }
 
     /// The oldest checkpoint that waits for barriers, since when, and the channels it waits for: for "why does it stand still".
@@ -150,7 +151,9 @@ impl Aligner {
 
     fn blocked_by(&self, aligning: &Aligning) -> Vec<usize> {
         match self.mode {
-            Delivery::ExactlyOnce => (0..self.last.len()).filter(|channel| aligning.arrived[*channel]).collect(),
+            Delivery::ExactlyOnce | Delivery::AtMostOnce => {
+                (0..self.last.len()).filter(|channel| aligning.arrived[*channel]).collect()
+            }
             Delivery::AtLeastOnce => Vec::new(),
         }
     }

@@ -40,6 +40,7 @@ mod savepoint;
 mod stepped;
 
 pub use error::{AppendError, StoreError};
+pub(crate) use log::{seal, unseal};
 pub use log::{Acquired, DecisionLog, Incarnations};
 pub use path::StorePath;
 pub use savepoint::Savepoint;
