@@ -39,6 +39,7 @@ fn scenario(fault: Fault) -> Scenario {
     match fault {
         Fault::JobStoredTasksNot
         | Fault::SegmentWrittenAnswerNot
+        | Fault::RecordsReservedHandedOutNot
         | Fault::RowsStagedPreCommitNot
         | Fault::PreCommittedAnswerNot
         | Fault::AllAnsweredManifestNot
@@ -51,7 +52,10 @@ fn scenario(fault: Fault) -> Scenario {
         | Fault::ManifestsDeletedSegmentsNot
         | Fault::MergeWrittenChainNot
         | Fault::FinalCommittedFinishNot => Scenario::Run,
-        Fault::IncarnationWrittenFenceNot | Fault::RestoreWrittenSinksNot | Fault::SinksRecoveredTasksNot => Scenario::Restart,
+        Fault::IncarnationWrittenFenceNot
+        | Fault::RestoreWrittenSinksNot
+        | Fault::SinksRecoveredTasksNot
+        | Fault::BeginningReservedTasksNot => Scenario::Restart,
         Fault::StepBackWrittenOutputNot => Scenario::StepBack,
         Fault::FenceWrittenRestoreNot => Scenario::StartFromSavepoint,
         Fault::SavepointSegmentsWrittenManifestNot | Fault::SavepointManifestWrittenPointerNot => Scenario::Savepoint,
@@ -67,6 +71,11 @@ pub fn document(host: &Host) -> Value {
     job
 }
 
+/// Passed by a job that reads at most once, and by no other.
+fn is_at_most_once(fault: Fault) -> bool {
+    matches!(fault, Fault::BeginningReservedTasksNot | Fault::RecordsReservedHandedOutNot)
+}
+
 /// What a run with two crashes came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Second {
@@ -77,15 +86,21 @@ pub enum Second {
 
 /// Lets the host crash at a point on its way, and finishes without. Says what is wrong, or nothing.
 pub fn crash_at(fault: Fault, passage: u64) -> Result<(), String> {
-    crash_and_finish(fault, passage, None).map(|_| ())
+    crash_and_finish(fault, passage, None, is_at_most_once(fault)).map(|_| ())
+}
+
+/// The job reads at most once: each event counts once or not at all.
+pub fn crash_at_most_once(fault: Fault, passage: u64) -> Result<(), String> {
+    crash_and_finish(fault, passage, None, true).map(|_| ())
 }
 
 /// The same with a second crash: the host that recovers from the first one is armed too.
 pub fn crash_at_both(first: Fault, second: Fault) -> Result<Second, String> {
-    crash_and_finish(first, 1, Some(second)).map_err(|wrong| format!("{first}, then {second}: {wrong}"))
+    let at_most_once = is_at_most_once(first) || is_at_most_once(second);
+    crash_and_finish(first, 1, Some(second), at_most_once).map_err(|wrong| format!("{first}, then {second}: {wrong}"))
 }
 
-fn crash_and_finish(fault: Fault, passage: u64, second: Option<Fault>) -> Result<Second, String> {
+fn crash_and_finish(fault: Fault, passage: u64, second: Option<Fault>, at_most_once: bool) -> Result<Second, String> {
     let mut host = Host::prepared();
     let scenario = scenario(fault);
     let arm = |host: &mut Host| host.set_env(CRASH_AT, &format!("{fault}:{passage}"));
@@ -94,7 +109,10 @@ fn crash_and_finish(fault: Fault, passage: u64, second: Option<Fault>) -> Result
     }
     host.restart();
     host.push("running-totals");
-    let job = document(&host);
+    let mut job = document(&host);
+    if at_most_once {
+        job["delivery"] = json!("at-most-once");
+    }
     let path = format!("/v1/jobs/{}", JOB.name);
     // The answer may be lost with the host.
     let _ = host.client().try_put_json(&path, &job);
@@ -157,7 +175,8 @@ fn crash_and_finish(fault: Fault, passage: u64, second: Option<Fault>) -> Result
     for sink in ["out", "copy"] {
         let folder = host.work().join(sink);
         let verdict = totals::check(JOB.input(), output::lines(&folder).iter().map(|line| Total::from_json(line)));
-        if !verdict.is_exactly_once() || verdict.records != JOB.records {
+        let is_right = if at_most_once { verdict.is_at_most_once() } else { verdict.is_exactly_once() };
+        if !is_right || verdict.records + verdict.lost != JOB.records {
             return Err(format!("{fault}: {sink}: {verdict}"));
         }
         if !output::staged(&folder).is_empty() {

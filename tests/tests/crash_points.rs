@@ -7,7 +7,7 @@
 use serde_json::json;
 use std::time::Instant;
 use tidegate::fault::{CRASH_AT, Fault};
-use tidegate_tests::crash_points::{CRASH_LIMIT, JOB, Second, crash_at, crash_at_both, document};
+use tidegate_tests::crash_points::{CRASH_LIMIT, JOB, Second, crash_at, crash_at_both, crash_at_most_once, document};
 use tidegate_tests::host::Host;
 use tidegate_tests::output;
 use tidegate_tests::random::Random;
@@ -42,6 +42,22 @@ fn a_crash_at_any_point_leaves_the_right_output_2() {
 fn a_crash_in_the_middle_of_the_job_leaves_the_right_output() {
     for fault in [Fault::PreCommittedAnswerNot, Fault::ManifestWrittenDecisionNot, Fault::DecisionWrittenSinksNot] {
         crash_at(fault, 5).unwrap_or_else(|wrong| panic!("{wrong}"));
+    }
+}
+
+#[test]
+fn a_crash_of_a_job_at_most_once_repeats_nothing() {
+    let points = [
+        (Fault::RecordsReservedHandedOutNot, 40),
+        (Fault::PreCommittedAnswerNot, 5),
+        (Fault::DecisionWrittenSinksNot, 5),
+        (Fault::SinksCommittedTrimNot, 3),
+        (Fault::RestoreWrittenSinksNot, 1),
+        (Fault::FenceWrittenRestoreNot, 1),
+        (Fault::StepBackWrittenOutputNot, 1),
+    ];
+    for (fault, passage) in points {
+        crash_at_most_once(fault, passage).unwrap_or_else(|wrong| panic!("{wrong}"));
     }
 }
 
