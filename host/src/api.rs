@@ -166,6 +166,9 @@ pub struct RestoreReport {
     /// Output that somebody had taken away, and that is produced again all the same, by sink.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub repeated: BTreeMap<String, Vec<String>>,
+    /// With `at-most-once`: records after the checkpoint that may have been handed out and are not read again, by source.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub given_up: BTreeMap<String, u64>,
 }
 
 impl RestoreReport {

@@ -69,6 +69,15 @@ pub fn remove(path: &Path) -> io::Result<bool> {
     }
 }
 
+/// With all that is in it. After a crash some of it may still be there.
+pub fn remove_folder(folder: &Path) -> io::Result<()> {
+    match io("durable file: remove folder", || fs::remove_dir_all(folder)) {
+        Ok(()) => sync_parent(folder),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// What a crash left in this folder (not in those below). Only for a folder that nobody writes to yet.
 pub fn remove_temporaries(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {

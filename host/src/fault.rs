@@ -49,6 +49,10 @@ faults! {
     RestoreWrittenSinksNot = "restore-written-sinks-not",
     /// All sinks have finished what was decided, no task runs.
     SinksRecoveredTasksNot = "sinks-recovered-tasks-not",
+    /// Where sources that read at most once begin is reserved, older reservations are still there and no task runs.
+    BeginningReservedTasksNot = "beginning-reserved-tasks-not",
+    /// Records are reserved by a source that reads at most once, none of them is handed out.
+    RecordsReservedHandedOutNot = "records-reserved-handed-out-not",
     /// A sink's rows are in its staging file, which is not known to be durable.
     RowsStagedPreCommitNot = "rows-staged-pre-commit-not",
     /// A sink's part is durable, the task has not answered.

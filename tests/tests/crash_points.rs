@@ -7,20 +7,20 @@
 use serde_json::json;
 use std::time::Instant;
 use tidegate::fault::{CRASH_AT, Fault};
-use tidegate_tests::crash_points::{Barriers, CRASH_LIMIT, JOB, Second, crash_at, crash_at_both, document};
+use tidegate_tests::crash_points::{CRASH_LIMIT, JOB, Mode, Second, crash_at, crash_at_both, document};
 use tidegate_tests::host::Host;
 use tidegate_tests::output;
 use tidegate_tests::random::Random;
 use tidegate_tests::totals::{self, Total};
 
 /// The points of one group, so that groups run side by side.
-fn crash_at_all(group: usize, barriers: Barriers) {
+fn crash_at_all(group: usize, mode: Mode) {
     const GROUPS: usize = 2;
     let mine = Fault::ALL.iter().skip(group).step_by(GROUPS);
     let wrong: Vec<String> = mine
         .filter_map(|fault| {
             let begun = Instant::now();
-            let outcome = crash_at(*fault, 1, barriers);
+            let outcome = crash_at(*fault, 1, mode);
             println!("{:5.1} s  {fault}", begun.elapsed().as_secs_f64());
             outcome.err()
         })
@@ -30,28 +30,44 @@ fn crash_at_all(group: usize, barriers: Barriers) {
 
 #[test]
 fn a_crash_at_any_point_leaves_the_right_output_1() {
-    crash_at_all(0, Barriers::Aligned);
+    crash_at_all(0, Mode::Aligned);
 }
 
 #[test]
 fn a_crash_at_any_point_leaves_the_right_output_2() {
-    crash_at_all(1, Barriers::Aligned);
+    crash_at_all(1, Mode::Aligned);
 }
 
 #[test]
 fn a_crash_at_any_point_with_unaligned_checkpoints_leaves_the_right_output_1() {
-    crash_at_all(0, Barriers::Unaligned);
+    crash_at_all(0, Mode::Unaligned);
 }
 
 #[test]
 fn a_crash_at_any_point_with_unaligned_checkpoints_leaves_the_right_output_2() {
-    crash_at_all(1, Barriers::Unaligned);
+    crash_at_all(1, Mode::Unaligned);
 }
 
 #[test]
 fn a_crash_in_the_middle_of_the_job_leaves_the_right_output() {
     for fault in [Fault::PreCommittedAnswerNot, Fault::ManifestWrittenDecisionNot, Fault::DecisionWrittenSinksNot] {
-        crash_at(fault, 5, Barriers::Aligned).unwrap_or_else(|wrong| panic!("{wrong}"));
+        crash_at(fault, 5, Mode::Aligned).unwrap_or_else(|wrong| panic!("{wrong}"));
+    }
+}
+
+#[test]
+fn a_crash_of_a_job_at_most_once_repeats_nothing() {
+    let points = [
+        (Fault::RecordsReservedHandedOutNot, 40),
+        (Fault::PreCommittedAnswerNot, 5),
+        (Fault::DecisionWrittenSinksNot, 5),
+        (Fault::SinksCommittedTrimNot, 3),
+        (Fault::RestoreWrittenSinksNot, 1),
+        (Fault::FenceWrittenRestoreNot, 1),
+        (Fault::StepBackWrittenOutputNot, 1),
+    ];
+    for (fault, passage) in points {
+        crash_at(fault, passage, Mode::AtMostOnce).unwrap_or_else(|wrong| panic!("{wrong}"));
     }
 }
 

@@ -15,6 +15,7 @@
 //! * exactly-once: when a checkpoint is aligned, each channel has been read up to its barrier and not further;
 //! * unaligned: what was read of a channel when the snapshot was taken, and behind it the channel's state, are what came before the
 //!   barrier, in its order: whatever is read between the snapshot and the channel's barrier is recorded, and nothing else;
+//! * at-most-once aligns as exactly-once does: a snapshot that holds records from after the barrier would be restored without them;
 //! * at-least-once: no channel ever waits, the snapshot may hold records from after the barrier, never fewer than those before;
 //! * checkpoints align in the order of their ids;
 //! * a checkpoint that can't be completed any more blocks nobody: when a channel brings a newer barrier first, the older
@@ -130,7 +131,7 @@ impl Aligner {
         entry.count += 1;
         if entry.count < channels {
             let outcome = match self.mode {
-                Delivery::ExactlyOnce => Outcome::Blocked,
+                Delivery::ExactlyOnce | Delivery::AtMostOnce => Outcome::Blocked,
                 Delivery::AtLeastOnce => Outcome::Counted,
             };
             return Arrival { outcome, abandoned, released };
@@ -140,7 +141,7 @@ impl Aligner {
         self.aligning.remove(&checkpoint);
         self.past = checkpoint;
         self.forget_aborted();
-        if self.mode == Delivery::ExactlyOnce {
+        if self.mode != Delivery::AtLeastOnce {
             // All the others waited for this channel.
             released = (0..channels).filter(|other| *other != channel).collect();
         }
@@ -231,7 +232,7 @@ impl Aligner {
     }
 
     pub fn is_blocked(&self, channel: usize) -> bool {
-        self.mode == Delivery::ExactlyOnce
+        self.mode != Delivery::AtLeastOnce
             && self.aligning.values().any(|aligning| !aligning.overtook && aligning.arrived[channel])
     }
 
@@ -264,10 +265,10 @@ impl Aligner {
 
     fn blocked_by(&self, aligning: &Aligning) -> Vec<usize> {
         match self.mode {
-            Delivery::ExactlyOnce if !aligning.overtook => {
+            Delivery::ExactlyOnce | Delivery::AtMostOnce if !aligning.overtook => {
                 (0..self.last.len()).filter(|channel| aligning.arrived[*channel]).collect()
             }
-            Delivery::ExactlyOnce | Delivery::AtLeastOnce => Vec::new(),
+            Delivery::ExactlyOnce | Delivery::AtMostOnce | Delivery::AtLeastOnce => Vec::new(),
         }
     }
 

@@ -14,6 +14,7 @@ pub mod problem;
 pub mod rate_limit;
 pub mod recovery;
 pub mod replay;
+pub mod reservation;
 pub mod restart;
 pub mod row;
 pub mod state_schema;

@@ -204,6 +204,11 @@ impl CompileLimits {
     }
 }
 
+/// Records, and bytes of them, that a source task at most once reads ahead for one reservation: with small ones it would wait for the
+/// disk all the time, with large ones a failure loses more, and a barrier waits until they are handed on.
+pub const RESERVED_RECORDS_MAX: u32 = 4096;
+pub const RESERVED_BYTES_MAX: usize = 4 * MIB;
+
 /// Below a second, and below what the compiler needs for an empty component, nothing could be pushed.
 pub const COMPILE_SECONDS: RangeInclusive<u64> = 1..=3600;
 pub const COMPILE_MEMORY_BYTES: RangeInclusive<u64> = (128 << 20)..=(1 << 40);

@@ -145,6 +145,13 @@ fn decided(entry: &LogEntry) -> Option<Option<&ManifestPointer>> {
     }
 }
 
+/// The incarnation in which the user last started the job from a savepoint or from nothing, or 0: what was reserved before it belongs
+/// to another history. Where that entry was trimmed, so were the reservations, because a start clears them before it decides anything.
+pub fn begun_in(entries: &[(Seq, LogEntry)]) -> u64 {
+    let begins = |entry: &LogEntry| matches!(entry.decision, Decision::Restore { step_back: None, .. });
+    entries.iter().rfind(|(_, entry)| begins(entry)).map_or(0, |(_, entry)| entry.incarnation)
+}
+
 /// Puts [`Decision::Lost`] where numbers are missing, from the oldest decision on. Only for a log that was read often enough to know
 /// that nobody is trimming it meanwhile.
 pub fn fill_gaps(entries: &mut Vec<(Seq, LogEntry)>) {

@@ -119,6 +119,24 @@ impl Progress {
         self.join_equal();
     }
 
+    /// Groups that stand behind where a snapshot has them go there: what lies between may have been delivered.
+    pub fn raise(&mut self, snapshot: &[SplitSnapshot]) {
+        for split in snapshot {
+            let Ok(part) = serde_json::from_value::<Part>(split.position.clone()) else { continue };
+            if part.log != self.log || part.operator != self.operator {
+                continue;
+            }
+            let raised = part.first..part.end;
+            let cut = std::mem::take(&mut self.parts).into_iter().flat_map(|(groups, position)| {
+                let (from, to) = (raised.start.clamp(groups.start, groups.end), raised.end.clamp(groups.start, groups.end));
+                let to = to.max(from);
+                [(groups.start..from, position), (from..to, position.max(part.position)), (to..groups.end, position)]
+            });
+            self.parts = cut.filter(|(groups, _)| !groups.is_empty()).collect();
+            self.join_equal();
+        }
+    }
+
     pub fn snapshot(&self) -> Vec<SplitSnapshot> {
         let split = |(groups, position): &(Range<u32>, Position)| {
             let part = Part {
@@ -183,6 +201,22 @@ mod tests {
             assert_eq!(Progress::restored(log, operator, 0..100, &done.snapshot()).next(), Position::START);
         }
         assert_eq!(Progress::restored("job", "o", 0..100, &done.snapshot()).next(), at(9, 0));
+    }
+
+    #[test]
+    fn groups_are_raised_to_where_anybody_has_seen_them_and_never_lowered() {
+        let mut seen = Progress::restored("job", "o", 40..60, &[]);
+        seen.advance(at(3, 2));
+        let mut half = Progress::restored("job", "o", 50..100, &[]);
+        half.advance(at(2, 0));
+        let mut whole = Progress::restored("job", "o", 0..100, &[]);
+        whole.raise(&[seen.snapshot(), half.snapshot()].concat());
+        assert_eq!(whole.parts, [(0..40, Position::START), (40..60, at(3, 2)), (60..100, at(2, 0))]);
+        whole.raise(&half.snapshot());
+        assert_eq!(whole.parts.len(), 3);
+        let mut other = Progress::restored("job", "p", 0..100, &[]);
+        other.raise(&seen.snapshot());
+        assert_eq!(other.next(), Position::START);
     }
 
     #[test]

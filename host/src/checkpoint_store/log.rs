@@ -319,8 +319,8 @@ const CHECKSUM: &[u8] = b",\"crc32c\":\"";
 const SEAL_BYTES: usize = 21;
 
 /// The entry as JSON, with a last field that is a checksum over all before it.
-fn seal(entry: &LogEntry) -> Vec<u8> {
-    let mut bytes = serde_json::to_vec(entry).expect("BUG: a decision can be written as JSON");
+pub(crate) fn seal(entry: &impl Serialize) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec(entry).expect("BUG: an entry can be written as JSON");
     bytes.pop();
     let checksum = format!("{:08x}\"}}", crc32c::crc32c(&bytes));
     bytes.extend_from_slice(CHECKSUM);
@@ -329,7 +329,7 @@ fn seal(entry: &LogEntry) -> Vec<u8> {
 }
 
 /// Entries of the first builds have no checksum, and are believed if they can be read.
-fn unseal(bytes: &[u8]) -> Result<LogEntry, String> {
+pub(crate) fn unseal<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> Result<T, String> {
     let body = &bytes[..bytes.len().saturating_sub(SEAL_BYTES)];
     if let Some(checksum) = bytes[body.len()..].strip_prefix(CHECKSUM) {
         let found = crc32c::crc32c(body);

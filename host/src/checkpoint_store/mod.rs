@@ -41,6 +41,7 @@ mod stepped;
 
 pub use error::{AppendError, StoreError};
 pub use log::{Acquired, DecisionLog, Incarnations};
+pub(crate) use log::{seal, unseal};
 pub use path::StorePath;
 pub use savepoint::Savepoint;
 

@@ -73,7 +73,7 @@ pub fn check_sink(spec: &SinkSpec) -> Vec<Problem> {
 
 pub fn build_source(spec: &SourceSpec, context: &ConnectorContext) -> Result<Box<dyn Source>, Vec<Problem>> {
     let source = (source_entry(spec).map_err(|problem| vec![problem])?.build)(spec, context)?;
-    if !source.is_replayable() {
+    if !source.is_replayable() && context.delivery != Delivery::AtMostOnce {
         let key = format!("source.{}.connector", spec.name);
         let message = format!("can't repeat records after a failure, which {} needs", context.delivery.name());
         return Err(vec![Problem::new(key, Some(spec.connector.clone()), message)]);
@@ -91,7 +91,7 @@ pub fn build_sink(spec: &SinkSpec, context: &ConnectorContext) -> Result<Box<dyn
 }
 
 fn delivery_problem(spec: &SinkSpec, wanted: Delivery, strongest: Delivery) -> Option<Problem> {
-    if wanted == Delivery::AtLeastOnce || strongest == Delivery::ExactlyOnce {
+    if wanted != Delivery::ExactlyOnce || strongest == Delivery::ExactlyOnce {
         return None;
     }
     let message = format!(

@@ -13,6 +13,7 @@
 use super::dead_letters::DeadLetterLane;
 use super::plan::JobPlan;
 use super::replay_log::ReplayLog;
+use super::reserved::Reserved;
 use super::restore::Sinks;
 use super::splits::SplitNames;
 use super::status::TaskView;
@@ -117,6 +118,8 @@ pub struct Builder<'a> {
     pub sinks: Arc<Sinks>,
     pub dead_letters: DeadLetters,
     pub budget: Arc<StateBudget>,
+    /// At most once: what may have been handed out. Sources go on from there instead.
+    pub reserved: Option<Reserved>,
     /// State to put into the tasks, read from the store beforehand.
     pub segments: Segments,
     /// Of an unaligned checkpoint.
@@ -183,6 +186,10 @@ impl Builder<'_> {
             attempt.names.insert(id, task.name.clone());
             attempt.views.push(view);
             tasks.push(task);
+        }
+        if let Some(reserved) = &self.reserved {
+            let positions = tasks.iter_mut().flat_map(Task::positions).collect();
+            reserved.begin(positions)?;
         }
         for task in tasks {
             let (name, steps) = (thread_name(&task), self.plan.io_steps.clone());
@@ -283,14 +290,17 @@ impl Builder<'_> {
         let chain = Chain::new(nodes, edges, policies, of_nodes.collect(), lane, Arc::clone(&metrics));
         let head = match vertex.nodes[0].kind {
             execution::NodeKind::Source(i) => {
-                Head::Source(self.source(i, id.index, vertex.parallelism, names, errors, Arc::clone(&metrics))?)
+                Head::Source(self.source(i, id, vertex.parallelism, names, errors, Arc::clone(&metrics))?)
             }
             _ => self.channels(id, names),
         };
-        let replay = ReplayReader::new(Arc::clone(&self.replays), &chain, |operator| {
+        let mut replay = ReplayReader::new(Arc::clone(&self.replays), &chain, |operator| {
             let owned = key_group::groups_of(id.index, self.plan.spec.key_groups, vertex.parallelism);
             self.progress(operator, owned)
         });
+        if let Some(reserved) = &self.reserved {
+            replay = replay.at_most_once(reserved.replays(id));
+        }
         let task = Task {
             id,
             name: format!("{} ({}/{})", vertex.name, id.index + 1, vertex.parallelism),
@@ -342,13 +352,15 @@ impl Builder<'_> {
     /// How far the groups of an operator have come in the log of replays.
     fn progress(&self, operator: &str, owned: std::ops::Range<u32>) -> Progress {
         let snapshot = self.restored.and_then(|manifest| manifest.sources.get(REPLAY_SOURCE));
-        Progress::restored(&self.plan.job_id, operator, owned, snapshot.map_or(&[], Vec::as_slice))
+        let mut progress = Progress::restored(&self.plan.job_id, operator, owned, snapshot.map_or(&[], Vec::as_slice));
+        progress.raise(self.reserved.as_ref().map_or(&[], |reserved| &reserved.beginning.replays));
+        progress
     }
 
     fn source(
         &self,
         i: usize,
-        index: u32,
+        id: TaskId,
         parallelism: u32,
         names: &Arc<SplitNames>,
         errors: &Errors,
@@ -356,11 +368,12 @@ impl Builder<'_> {
     ) -> Result<SourceHead, TaskError> {
         let spec = &self.plan.spec.sources[i];
         let source = self.plan.build_source(spec)?;
-        let positions = self.restored.and_then(|manifest| manifest.sources.get(&spec.name));
+        let reserved = self.reserved.as_ref().and_then(|reserved| reserved.beginning.positions.get(&spec.name));
+        let positions = reserved.or_else(|| self.restored.and_then(|manifest| manifest.sources.get(&spec.name)));
         let reader = source
-            .open(index, parallelism, positions.map_or(&[], Vec::as_slice))
+            .open(id.index, parallelism, positions.map_or(&[], Vec::as_slice))
             .map_err(|e| TaskError::connector(&spec.name, &e))?;
-        let driver = SourceDriver::new(
+        let mut driver = SourceDriver::new(
             spec.name.clone(),
             reader,
             spec.watermark.as_ref(),
@@ -370,6 +383,9 @@ impl Builder<'_> {
             Arc::clone(names),
             metrics,
         );
+        if let Some(reserved) = &self.reserved {
+            driver = driver.at_most_once(reserved.records(id));
+        }
         Ok(SourceHead { driver: Box::new(driver), stopped: false })
     }
 

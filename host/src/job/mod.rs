@@ -10,6 +10,7 @@
 //! * [`attempt`]: tasks, gates and threads;
 //! * [`drive`]: the coordinator's orders and what came of them;
 //! * [`replay_log`], [`replays`]: dead letters that go back into the job, and what became of each;
+//! * [`reserved`]: what sources that read at most once may have handed out;
 //! * [`status`]: what the outside sees;
 //! * [`why`]: what a run waits for.
 
@@ -22,6 +23,7 @@ pub mod inspector;
 pub mod plan;
 pub mod replay_log;
 pub mod replays;
+pub mod reserved;
 pub mod restore;
 pub mod runtime;
 pub mod splits;

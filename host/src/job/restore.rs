@@ -11,6 +11,7 @@ use super::attempt::context;
 use super::dead_letters::{DEAD_LETTERS, sink as dead_letter_sink};
 use super::plan::JobPlan;
 use super::replay_log::ReplayLog;
+use super::reserved::Reserved;
 use super::step_back::Newest;
 use crate::api::{RestoreReport, StartFrom};
 use crate::checkpoint_store::{AppendError, CheckpointStore, DecisionLog, Incarnations, Segments, StoreError, Whole};
@@ -64,6 +65,10 @@ impl From<AppendError> for Failed {
     }
 }
 
+pub(super) fn retry(reason: String) -> Failed {
+    Failed { reason, fatal: false }
+}
+
 pub(super) fn fatal(reason: String) -> Failed {
     Failed { reason, fatal: true }
 }
@@ -79,6 +84,8 @@ pub struct Restored {
     pub in_flight: Vec<(InFlight, bytes::Bytes)>,
     pub next_checkpoint: CheckpointId,
     pub replays: Arc<ReplayLog>,
+    /// At most once.
+    pub reserved: Option<Reserved>,
     pub report: RestoreReport,
     retained: Vec<CompletedCheckpoint>,
     inherit_chains: bool,
@@ -95,7 +102,8 @@ impl Restored {
         let positions = self.manifest.as_ref().and_then(|manifest| manifest.sources.get(REPLAY_SOURCE));
         let positions = positions.map_or(&[][..], Vec::as_slice);
         plan.spec.operators.iter().any(|operator| {
-            let progress = Progress::restored(&plan.job_id, &operator.name, 0..plan.spec.key_groups, positions);
+            let mut progress = Progress::restored(&plan.job_id, &operator.name, 0..plan.spec.key_groups, positions);
+            progress.raise(self.reserved.as_ref().map_or(&[], |reserved| &reserved.beginning.replays));
             progress.next().entry <= self.replays.len()
         })
     }
@@ -161,11 +169,14 @@ pub async fn restore(
         asked_for(plan, store, start, &mut log, &rewinds).await?
     };
     fault::point(Fault::RestoreWrittenSinksNot);
-    let Chosen { pointer, whole, report } = chosen;
+    let Chosen { pointer, whole, mut report } = chosen;
     let (manifest, segments, in_flight) = match whole {
         Some(Whole { manifest, segments, in_flight }) => (Some(manifest), segments, in_flight),
         None => (None, Segments::new(), Vec::new()),
     };
+    let begun_in = recovery::begun_in(log.entries());
+    let reserved = Reserved::open(plan, folder, log.incarnation(), begun_in, manifest.as_ref()).await?;
+    report.given_up = reserved.as_ref().map(|reserved| reserved.beginning.given_up.clone()).unwrap_or_default();
     let is_savepoint = pointer.as_ref().is_some_and(|pointer| pointer.path.starts_with(SAVEPOINTS));
     let mut inherit_chains = !is_savepoint;
     if let Some(manifest) = &manifest {
@@ -176,7 +187,19 @@ pub async fn restore(
     if all_known {
         sweep(store, &log, &retained, next_checkpoint).await;
     }
-    Ok(Restored { log, manifest, sinks, segments, in_flight, next_checkpoint, replays, report, retained, inherit_chains })
+    Ok(Restored {
+        log,
+        manifest,
+        sinks,
+        segments,
+        in_flight,
+        next_checkpoint,
+        replays,
+        reserved,
+        report,
+        retained,
+        inherit_chains,
+    })
 }
 
 async fn open_replays(folder: &Path) -> Result<Arc<ReplayLog>, Failed> {

@@ -84,7 +84,7 @@ impl Newest<'_> {
             newer,
             gone,
             agreed: place.is_some_and(|place| candidates[place].agreed),
-            may_repeat: self.plan.spec.delivery != Delivery::ExactlyOnce,
+            may_repeat: self.plan.spec.delivery == Delivery::AtLeastOnce,
             allowed: self.start.allow_step_back,
         });
         let decide = match verdict {

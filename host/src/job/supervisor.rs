@@ -122,6 +122,7 @@ impl Supervisor {
             sinks: Arc::clone(&restored.sinks),
             dead_letters: dead_letters::sink(&self.plan, &self.folder),
             budget: StateBudget::new(&self.plan.spec.name, self.plan.spec.limits.state_bytes_max),
+            reserved: restored.reserved.take(),
             segments: std::mem::take(&mut restored.segments),
             in_flight: std::mem::take(&mut restored.in_flight),
             last_checkpoint: restored.next_checkpoint - 1,

@@ -3,12 +3,14 @@
 //! Invariants:
 //! * a letter is delivered to the operator that gave it up, in the task that owns its key group, and to nobody else;
 //! * what was delivered, or passed over, is behind the position in the next snapshot, so a crash neither loses nor doubles a letter;
+//! * at most once, a letter is delivered when it is durable that its entry is behind this task;
 //! * letters come a few at a time, so that a barrier waits no longer for them than for a batch.
 
 use super::TaskError;
 use super::chain::Chain;
 use crate::connector::dead_letter::DeadLetter;
 use crate::job::replay_log::{OpenEntry, ReplayLog};
+use crate::job::reserved::Reserver;
 use std::sync::Arc;
 use tidegate_core::checkpoint::SourceSnapshot;
 use tidegate_core::replay::{Position, Progress, REPLAY_SOURCE};
@@ -22,12 +24,16 @@ pub struct ReplayReader {
     /// Entries that there are.
     known: u64,
     operators: Vec<OfOperator>,
+    /// At most once.
+    reserver: Option<Reserver>,
 }
 
 struct OfOperator {
     node: usize,
     name: String,
     progress: Progress,
+    /// All in front of it may have been delivered.
+    reserved: Position,
     /// The entry that is being read, open behind the letters that were read.
     open: Option<(Position, OpenEntry)>,
 }
@@ -37,9 +43,19 @@ impl ReplayReader {
     pub fn new(log: Arc<ReplayLog>, chain: &Chain, mut progress: impl FnMut(&str) -> Progress) -> Self {
         let operators = chain
             .operators()
-            .map(|(node, name)| OfOperator { node, name: name.to_owned(), progress: progress(name), open: None })
+            .map(|(node, name)| OfOperator {
+                node,
+                name: name.to_owned(),
+                progress: progress(name),
+                reserved: Position::START,
+                open: None,
+            })
             .collect();
-        Self { known: log.len(), log, operators }
+        Self { known: log.len(), log, operators, reserver: None }
+    }
+
+    pub fn at_most_once(self, reserver: Reserver) -> Self {
+        Self { reserver: Some(reserver), ..self }
     }
 
     pub fn learn(&mut self, known: u64) {
@@ -52,16 +68,32 @@ impl ReplayReader {
 
     /// Delivers some letters.
     pub fn advance(&mut self, chain: &mut Chain) -> Result<(), TaskError> {
-        for operator in &mut self.operators {
+        for i in 0..self.operators.len() {
             for _ in 0..AT_ONCE {
+                let operator = &mut self.operators[i];
                 let at = operator.progress.next();
                 if at.entry > self.known {
                     break;
                 }
-                operator.step(at, &self.log, chain)?;
+                if self.reserver.is_some() && operator.reserved < at.next_entry() {
+                    operator.reserved = at.next_entry();
+                    self.reserve()?;
+                }
+                self.operators[i].step(at, &self.log, chain)?;
             }
         }
         Ok(())
+    }
+
+    /// The entries that are being read, as if they had been.
+    fn reserve(&mut self) -> Result<(), TaskError> {
+        let reserved = self.operators.iter().flat_map(|operator| {
+            let mut progress = operator.progress.clone();
+            progress.advance(operator.reserved);
+            progress.snapshot()
+        });
+        let snapshot = SourceSnapshot { source: REPLAY_SOURCE.to_owned(), splits: reserved.collect() };
+        self.reserver.as_mut().map_or(Ok(()), |reserver| reserver.reserve(snapshot))
     }
 
     /// All that there is, before the last barrier of a bounded input.

@@ -4,6 +4,8 @@
 //! Invariants:
 //! * a snapshot is taken between two batches, so its positions are those after the last record that went down the chain;
 //! * a watermark goes out after the rows that it speaks of;
+//! * at most once, a batch goes down the chain when a position behind it is durable, and a barrier finds nothing waiting
+//!   (`tidegate_core::reservation`);
 //! * watermarks are counted in batches, not in wall time, so that the same input gives the same stream again.
 
 use super::TaskError;
@@ -12,18 +14,29 @@ use super::errors::NodeErrors;
 use super::operator::Culprit;
 use crate::connector::dead_letter::DeadLetterKind;
 use crate::connector::{BadRecord, BatchLimits, SourceBatch, SourceReader, SourceStatus};
+use crate::job::reserved::Reserver;
 use crate::job::splits::SplitNames;
 use crate::metrics::TaskMetrics;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidegate_core::checkpoint::{CheckpointId, SourceSnapshot};
 use tidegate_core::job_graph::spec::{BatchSpec, OnError, WatermarkSpec};
+use tidegate_core::limits::{RESERVED_BYTES_MAX, RESERVED_RECORDS_MAX};
 use tidegate_core::row::{END_OF_TIME, NO_TIMESTAMP, Origin, Origins, Row, Timestamp};
 use tidegate_core::watermark::WatermarkGenerator;
 
 /// How often a source without input looks at its clock for idle splits.
 const IDLE_TICK: Duration = Duration::from_millis(100);
+
+/// Batches that were read ahead.
+struct Ahead {
+    reserver: Reserver,
+    /// Reserved, not handed on yet.
+    batches: VecDeque<SourceBatch>,
+    /// What the reader said after the last of them.
+    then: SourceStatus,
+}
 
 pub struct SourceDriver {
     name: String,
@@ -37,6 +50,8 @@ pub struct SourceDriver {
     generator: WatermarkGenerator,
     makes_watermarks: bool,
     batch: SourceBatch,
+    /// At most once.
+    ahead: Option<Ahead>,
     batches_since_watermark: usize,
     told: Timestamp,
     told_idle: bool,
@@ -76,6 +91,7 @@ impl SourceDriver {
             generator,
             makes_watermarks: watermark.is_some(),
             batch: SourceBatch::default(),
+            ahead: None,
             batches_since_watermark: 0,
             told: NO_TIMESTAMP,
             told_idle: false,
@@ -83,6 +99,11 @@ impl SourceDriver {
             started: Instant::now(),
             metrics,
         }
+    }
+
+    /// Nothing is handed on that `reserver` has not written down.
+    pub fn at_most_once(self, reserver: Reserver) -> Self {
+        Self { ahead: Some(Ahead { reserver, batches: VecDeque::new(), then: SourceStatus::More }), ..self }
     }
 
     pub fn has_ended(&self) -> bool {
@@ -95,8 +116,74 @@ impl SourceDriver {
 
     /// Sends one batch down the chain. Answers how long to wait before the next.
     pub fn advance(&mut self, chain: &mut Chain) -> Result<Duration, TaskError> {
-        self.batch.clear();
-        let status = self.reader.poll(&mut self.batch, self.limits).map_err(|e| TaskError::connector(&self.name, &e))?;
+        let status = if self.ahead.is_some() {
+            self.take_reserved()?
+        } else {
+            self.batch.clear();
+            self.reader.poll(&mut self.batch, self.limits).map_err(|e| TaskError::connector(&self.name, &e))?
+        };
+        self.hand_on(chain)?;
+        self.batches_since_watermark += 1;
+        match status {
+            SourceStatus::More => {
+                if self.batches_since_watermark >= chain.fan_out() {
+                    self.tell_watermark(chain)?;
+                }
+                Ok(Duration::ZERO)
+            }
+            SourceStatus::Wait(wait) => {
+                self.tell_watermark(chain)?;
+                Ok(wait.min(IDLE_TICK))
+            }
+            SourceStatus::End => {
+                self.ended = true;
+                self.end_of_time(chain)?;
+                chain.flush()?;
+                Ok(Duration::MAX)
+            }
+        }
+    }
+
+    /// The next batch that may be handed on.
+    fn take_reserved(&mut self) -> Result<SourceStatus, TaskError> {
+        let ahead = self.ahead.as_mut().expect("BUG: nothing is reserved in this mode");
+        if ahead.batches.is_empty() {
+            let (mut records, mut bytes) = (0, 0);
+            loop {
+                let mut batch = SourceBatch::default();
+                let rows_max = self.limits.rows_max.min(RESERVED_RECORDS_MAX - records);
+                let limits = BatchLimits { rows_max, ..self.limits };
+                ahead.then = self.reader.poll(&mut batch, limits).map_err(|e| TaskError::connector(&self.name, &e))?;
+                let given = batch.rows.count + batch.bad.len() as u32;
+                records += given;
+                bytes += batch.rows.bytes.len() + batch.bad.iter().map(|bad| bad.bytes.len()).sum::<usize>();
+                ahead.batches.push_back(batch);
+                let is_full = records >= RESERVED_RECORDS_MAX || bytes >= RESERVED_BYTES_MAX;
+                // What is there goes on now: more of it may be long in coming.
+                if given == 0 || is_full || ahead.then != SourceStatus::More {
+                    break;
+                }
+            }
+            if records > 0 {
+                let snapshot = SourceSnapshot { source: self.name.clone(), splits: self.reader.snapshot() };
+                ahead.reserver.reserve(snapshot)?;
+            }
+        }
+        self.batch = ahead.batches.pop_front().expect("BUG: a read-ahead without a batch");
+        Ok(if ahead.batches.is_empty() { ahead.then } else { SourceStatus::More })
+    }
+
+    /// Before a barrier: the reader's positions are those of the last record that went down the chain.
+    pub fn hand_on_reserved(&mut self, chain: &mut Chain) -> Result<(), TaskError> {
+        while let Some(batch) = self.ahead.as_mut().and_then(|ahead| ahead.batches.pop_front()) {
+            self.batch = batch;
+            self.hand_on(chain)?;
+        }
+        // The reader is asked again for what it said after them.
+        Ok(())
+    }
+
+    fn hand_on(&mut self, chain: &mut Chain) -> Result<(), TaskError> {
         let bad = std::mem::take(&mut self.batch.bad);
         self.errors.records(u64::from(self.batch.rows.count) + bad.len() as u64);
         for bad in bad {
@@ -119,25 +206,7 @@ impl SourceDriver {
                 self.generator.ended(number);
             }
         }
-        self.batches_since_watermark += 1;
-        match status {
-            SourceStatus::More => {
-                if self.batches_since_watermark >= chain.fan_out() {
-                    self.tell_watermark(chain)?;
-                }
-                Ok(Duration::ZERO)
-            }
-            SourceStatus::Wait(wait) => {
-                self.tell_watermark(chain)?;
-                Ok(wait.min(IDLE_TICK))
-            }
-            SourceStatus::End => {
-                self.ended = true;
-                self.end_of_time(chain)?;
-                chain.flush()?;
-                Ok(Duration::MAX)
-            }
-        }
+        Ok(())
     }
 
     /// Nothing can come any more, or the job drains: everything that waits for time fires.
@@ -200,6 +269,8 @@ impl SourceDriver {
     }
 
     pub fn snapshot(&mut self) -> SourceSnapshot {
+        let waiting = self.ahead.as_ref().map_or(0, |ahead| ahead.batches.len());
+        assert!(waiting == 0, "BUG: {waiting} batches of source {} were read and not handed on at a snapshot", self.name);
         let mut splits = self.reader.snapshot();
         for split in &mut splits {
             if let Some((_, number)) = self.splits.get(&split.split) {

@@ -19,7 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidegate_core::barrier::{Aligner, Outcome, Overtaking};
-use tidegate_core::checkpoint::{CheckpointId, CheckpointKind, TaskId};
+use tidegate_core::checkpoint::{CheckpointId, CheckpointKind, SourceSnapshot, TaskId};
 use tidegate_core::diagnosis::SnapshotStage;
 use tidegate_core::limits::IN_FLIGHT_BYTES_MAX;
 use tidegate_core::row::Rows;
@@ -108,6 +108,15 @@ impl Task {
             let _ = reports.send(Report::Failed { task: id, error });
         }
         let _ = reports.send(Report::Ended { task: id });
+    }
+
+    /// Where its inputs stand: before it runs, where they begin.
+    pub fn positions(&mut self) -> Vec<SourceSnapshot> {
+        let source = match &mut self.head {
+            Head::Source(source) => Some(source.driver.snapshot()),
+            Head::Channels(_) => None,
+        };
+        source.into_iter().chain(self.replay.snapshot()).collect()
     }
 
     fn work(&mut self) -> Result<(), TaskError> {
@@ -247,6 +256,7 @@ impl Task {
                 Ok(())
             }
             (Control::Trigger(barrier), Head::Source(source)) => {
+                source.driver.hand_on_reserved(&mut self.chain)?;
                 if barrier.stop.is_some_and(|stop| stop.drain) {
                     source.driver.end_of_time(&mut self.chain)?;
                 }

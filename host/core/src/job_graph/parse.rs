@@ -64,14 +64,8 @@ fn read_name(table: &mut Table<'_>, what: &str) -> String {
 }
 
 fn read_delivery(table: &mut Table<'_>) -> Delivery {
-    if table.value("delivery").and_then(Value::as_str) == Some("at-most-once") {
-        table.problem(
-            "delivery",
-            "is not in this version; the nearest is \"at-least-once\", which repeats records instead of losing them",
-        );
-        return Delivery::AtLeastOnce;
-    }
-    let choices = [Delivery::ExactlyOnce, Delivery::AtLeastOnce].map(|delivery| (delivery.name(), delivery));
+    let all = [Delivery::ExactlyOnce, Delivery::AtLeastOnce, Delivery::AtMostOnce];
+    let choices = all.map(|delivery| (delivery.name(), delivery));
     // What can't be read is taken for the weaker one, so that no node is blamed for a guarantee that nobody asked for.
     let absent = if table.has("delivery") { Delivery::AtLeastOnce } else { Delivery::default() };
     table.choice("delivery", &choices).unwrap_or(absent)
@@ -516,7 +510,7 @@ mod tests {
             problems(text),
             [
                 "name: is missing: the job's name".to_string(),
-                "delivery = \"exactly-onze\": must be \"exactly-once\" or \"at-least-once\"; did you mean \"exactly-once\"?".to_string(),
+                "delivery = \"exactly-onze\": must be \"exactly-once\" or \"at-least-once\" or \"at-most-once\"; did you mean \"exactly-once\"?".to_string(),
                 "key_groups = -1: must be a whole number from 0 to 4294967295".to_string(),
                 "checkpoint.interval = \"1 second\": has the unknown unit \"second\": write s; units are ms, s, m, h, d; or \"off\"".to_string(),
                 "checkpoint.timeout = true: must be a duration like \"250ms\" or \"5m\", or a whole number of milliseconds".to_string(),
@@ -551,9 +545,11 @@ mod tests {
     }
 
     #[test]
-    fn at_most_once_is_refused_with_the_nearest_alternative() {
-        let expected = "delivery = \"at-most-once\": is not in this version; the nearest is \"at-least-once\", which repeats records instead of losing them";
-        assert_eq!(problems("name = 'j'\ndelivery = 'at-most-once'"), [expected]);
+    fn each_delivery_is_read_by_its_name() {
+        for delivery in [Delivery::ExactlyOnce, Delivery::AtLeastOnce, Delivery::AtMostOnce] {
+            let text = format!("name = 'j'\ndelivery = '{}'", delivery.name());
+            assert_eq!(parse_job(&from_toml(&text)).expect("is read").delivery, delivery);
+        }
     }
 
     #[test]

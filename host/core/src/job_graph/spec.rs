@@ -14,6 +14,8 @@ pub enum Delivery {
     #[default]
     ExactlyOnce,
     AtLeastOnce,
+    /// Records that may have been handed out are not read again: see [`crate::reservation`].
+    AtMostOnce,
 }
 
 impl Delivery {
@@ -21,6 +23,7 @@ impl Delivery {
         match self {
             Self::ExactlyOnce => "exactly-once",
             Self::AtLeastOnce => "at-least-once",
+            Self::AtMostOnce => "at-most-once",
         }
     }
 }

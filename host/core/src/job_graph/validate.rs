@@ -218,7 +218,7 @@ impl<'a> Check<'a> {
             }
             let (found, source_facts) = facts.source(source);
             self.problems.extend(found);
-            if source_facts.is_some_and(|facts| !facts.replayable) {
+            if delivery != Delivery::AtMostOnce && source_facts.is_some_and(|facts| !facts.replayable) {
                 let message = format!(
                     "can't repeat records after a restart, which {} needs, and at-least-once as well: read them from a source that \
                      keeps them, such as a file",
@@ -600,6 +600,8 @@ mod tests {
             )
         };
         assert_eq!(check(&text("at-least-once", "generator")), NOTHING);
+        assert_eq!(check(&text("at-most-once", "generator")), NOTHING);
+        assert_eq!(check(&text("at-most-once", "socket")), NOTHING, "what is not read again need not be kept");
         assert_eq!(
             check(&text("exactly-once", "socket")),
             [
@@ -677,7 +679,7 @@ mod tests {
     fn an_unreadable_delivery_does_not_count_as_exactly_once() {
         let text = "name = 'j'\ndelivery = 'twice'\n[[source]]\nname = 's'\nconnector = 'generator'\n[[sink]]\nname = 'out'\n\
                     connector = 'stdout'\ninput = ['s']";
-        assert_eq!(check(text), ["delivery = \"twice\": must be \"exactly-once\" or \"at-least-once\""]);
+        assert_eq!(check(text), ["delivery = \"twice\": must be \"exactly-once\" or \"at-least-once\" or \"at-most-once\""]);
     }
 
     #[test]
