@@ -15,7 +15,7 @@ pub(super) fn check(spec: &JobSpec, problems: &mut Vec<Problem>) {
     check_checkpoint(&spec.checkpoint, problems);
     if spec.checkpoint.unaligned && spec.delivery != Delivery::ExactlyOnce {
         let message = format!(
-            "has no meaning with delivery = \"{}\", which aligns no barriers: leave it out, or ask for \"exactly-once\"",
+            "can't go with delivery = \"{}\": what barriers overtake is kept for exactly-once alone; leave it out, or ask for that",
             spec.delivery.name()
         );
         problems.push(Problem::new("checkpoint.unaligned", Some("true".to_owned()), message));
@@ -224,8 +224,8 @@ mod tests {
                 "checkpoint.max_concurrent = 2: can't go with checkpoint.unaligned = true: barriers that overtake must not overtake \
                  each other, so set 1",
                 "checkpoint.aligned_timeout = \"1m\": must be shorter than checkpoint.timeout (1m): no barrier would ever overtake",
-                "checkpoint.unaligned = true: has no meaning with delivery = \"at-least-once\", which aligns no barriers: leave it \
-                 out, or ask for \"exactly-once\"",
+                "checkpoint.unaligned = true: can't go with delivery = \"at-least-once\": what barriers overtake is kept for \
+                 exactly-once alone; leave it out, or ask for that",
             ]
         );
     }
