@@ -30,7 +30,8 @@ fn a_crash_at_any_call_leaves_the_output_of_a_run_without_one() {
 #[test]
 fn a_call_that_goes_wrong_changes_no_output() {
     let random = Random::from_env();
-    let rigs: Vec<_> = [Shape::PLAIN, Shape::PLAIN_TWO, Shape::KEYED, Shape::GUEST].into_iter().map(Rig::new).collect();
+    let others = [Shape::PLAIN, Shape::PLAIN_TWO, Shape::KEYED, Shape::GUEST, Shape::UNALIGNED];
+    let rigs: Vec<_> = others.into_iter().map(Rig::new).collect();
     let extent = Extent { one_of: |trouble| if trouble == Trouble::CrashBefore { 10 } else { 6 }, pairs_one_of: 200 };
     assert_right(&enumerate(&rigs, extent, &random, &|_, _| {}), &random);
 }

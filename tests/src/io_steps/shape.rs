@@ -16,7 +16,7 @@ pub struct Shape {
     pub operator: Operator,
     pub parallelism: u32,
     pub sinks: &'static [&'static str],
-    /// Barriers that overtake. False in all of them for as long as the host refuses it.
+    /// Barriers that overtake, and batches so small that there is something to overtake.
     pub unaligned: bool,
     /// Records that can't be read, and records without a key.
     pub bad_records: bool,
@@ -52,7 +52,10 @@ impl Shape {
     };
     pub const GUEST: Self = Self { name: "keyed, a guest, two tasks", operator: Operator::Guest, parallelism: 2, ..Self::PLAIN };
 
-    pub const ALL: &'static [Self] = &[Self::PLAIN, Self::PLAIN_TWO, Self::KEYED, Self::KEYED_TWO, Self::GUEST];
+    pub const UNALIGNED: Self =
+        Self { name: "keyed, two tasks, two sinks, unaligned", unaligned: true, bad_records: false, ..Self::KEYED_TWO };
+
+    pub const ALL: &'static [Self] = &[Self::PLAIN, Self::PLAIN_TWO, Self::KEYED, Self::KEYED_TWO, Self::GUEST, Self::UNALIGNED];
 
     pub fn job(&self) -> &'static str {
         "steps"
@@ -111,6 +114,7 @@ impl Shape {
         }
         if self.unaligned {
             job["checkpoint"] = json!({ "unaligned": true });
+            job["batch"] = json!({ "rows": 8 });
         }
         job
     }
