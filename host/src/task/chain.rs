@@ -18,13 +18,16 @@ use crate::metrics::TaskMetrics;
 use crate::state::FrozenState;
 use crate::wasm::instance::CallError;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tidegate_core::checkpoint::CheckpointId;
 use tidegate_core::job_graph::spec::OnError;
 use tidegate_core::limits::TIMERS_PER_DELIVERY_MAX;
 use tidegate_core::row::{END_OF_TIME, Rows, Timestamp};
 use tidegate_core::state_schema::TimeDomain;
 use tokio::sync::oneshot;
+
+/// Longest wait for a timer of processing time without a look at the clock.
+const TIMER_LOOK_MS: i64 = 60_000;
 
 pub struct Node {
     pub kind: NodeKind,
@@ -304,9 +307,11 @@ impl Chain {
     fn fire(&mut self, node: usize, domain: TimeDomain) -> Result<(), TaskError> {
         let mut rounds = 0u64;
         let mut rounds_max = 0;
+        let mut begun_at = None;
         loop {
             let NodeKind::Operator(operator) = &mut self.nodes[node].kind else { unreachable!("BUG: not an operator") };
             if rounds == 0 {
+                begun_at = next_timer(operator, domain);
                 // As many as there are now, and room for timers that set timers which are due at once.
                 let env = operator.logic.env();
                 let timers = env.state.as_ref().map_or(0, |state| state.timer_count(domain)) as u64;
@@ -320,6 +325,12 @@ impl Chain {
             let NodeKind::Operator(operator) = &mut self.nodes[node].kind else { unreachable!("BUG: not an operator") };
             rounds += 1;
             if rounds > rounds_max {
+                // Timers that come nearer to the clock are catching up, after a long stop or a jump of the clock: what else the task has
+                // to do goes first, and then they go on.
+                let next = next_timer(operator, domain);
+                if domain == TimeDomain::ProcessingTime && (next.is_none() || next > begun_at) {
+                    return self.settle(node, outcome);
+                }
                 let (name, limit) = (&operator.name, operator.logic.env().meta.limits.timer_rounds_max);
                 return Err(TaskError::Fatal(format!(
                     "operator {name}: timers go on setting timers that are due at once; the limit is {limit} rounds (timer_rounds_max)"
@@ -341,11 +352,7 @@ impl Chain {
                 timer = Some(timer.map_or(time, |earliest| earliest.min(time)));
             }
         }
-        let timer = timer.map(|time| {
-            // A timer in the far future is looked at again in a while.
-            let wait = (time - super::processing_time()).clamp(0, 60_000) as u64;
-            Instant::now() + std::time::Duration::from_millis(wait)
-        });
+        let timer = timer.map(|time| Instant::now() + until_look(time, super::processing_time()));
         match (lingers, timer) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -433,7 +440,7 @@ impl Chain {
         }
     }
 
-    pub fn blocked(&self) -> std::time::Duration {
+    pub fn blocked(&self) -> Duration {
         self.edges.iter().map(|edge| edge.blocked).sum()
     }
 
@@ -481,5 +488,29 @@ impl OperatorNode {
             CallError::Stopped => TaskError::Closed,
             error => TaskError::Fatal(format!("operator {name} could not start: {error}")),
         })
+    }
+}
+
+fn next_timer(operator: &mut OperatorNode, domain: TimeDomain) -> Option<i64> {
+    operator.logic.env().state.as_ref()?.next_timer(domain)
+}
+
+/// Until a timer of processing time is due, or is to be looked at again: the wall clock may jump meanwhile.
+fn until_look(timer: i64, now: i64) -> Duration {
+    Duration::from_millis(timer.saturating_sub(now).clamp(0, TIMER_LOOK_MS) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timer_is_looked_at_when_it_is_due_and_once_a_minute_until_then() {
+        let now = 1_700_000_000_000;
+        let wait = |timer: i64, now: i64| until_look(timer, now).as_millis() as i64;
+        assert_eq!([wait(now + 1500, now), wait(now, now), wait(now - 1500, now)], [1500, 0, 0]);
+        // Ten years ahead, as after a clock that went back; and the ends of time.
+        assert_eq!([wait(now + 315_576_000_000, now), wait(i64::MAX, now), wait(i64::MAX, -1)], [TIMER_LOOK_MS; 3]);
+        assert_eq!([wait(i64::MIN, now), wait(i64::MIN, 0)], [0; 2]);
     }
 }

@@ -1,6 +1,7 @@
 //! Checkpoints under trouble: files that are damaged, disks that are full, two hosts on one folder, stores that fail. Over all of it
 //! every record counts once, and the message says what to do.
 
+mod clock;
 mod damage;
 mod disk;
 mod failing;

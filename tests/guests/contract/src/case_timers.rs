@@ -50,6 +50,14 @@ pub fn run(case: &str, batch: &Batch) -> Option<Answer> {
         }
         // A timer that sets itself again, three times: `due` counts the tag down.
         "timers-again" | "timers-again-at-once" => each(&event, &|slot, time, _| set_timer(slot, TimeDomain::EventTime, time, 3)),
+        // A timer for the row's time by the clock, that sets itself again every second until it has come up with the clock.
+        "timers-catch-up" => {
+            let times: Vec<i64> = rows::iter(&batch.rows).map(|row| row.timestamp).collect();
+            each(&times, &|slot, time, tag| set_timer(slot, TimeDomain::ProcessingTime, time, tag));
+        }
+        "timers-for-ever-processing" => each(&processing, &|slot, time, _| {
+            set_timer(slot, TimeDomain::ProcessingTime, time - DELAY_MS, 0);
+        }),
         // A timer that sets itself again for ever, and is due at once.
         "timers-for-ever" => each(&event, &|slot, time, _| set_timer(slot, TimeDomain::EventTime, time, 0)),
         _ => return None,
@@ -87,7 +95,10 @@ pub fn due(case: &str, timers: &DueTimers) -> Answer {
             "timers-trap" => panic!("on-timers traps"),
             "timers-again" if tag > 0 => set_timer(*slot, timers.domain, time + DELAY_MS, tag - 1),
             "timers-again-at-once" if tag > 0 => set_timer(*slot, timers.domain, time, tag - 1),
-            "timers-for-ever" => set_timer(*slot, timers.domain, time, tag + 1),
+            "timers-catch-up" if time + DELAY_MS <= timers.processing_time => {
+                set_timer(*slot, timers.domain, time + DELAY_MS, tag);
+            }
+            "timers-for-ever" | "timers-for-ever-processing" => set_timer(*slot, timers.domain, time, tag + 1),
             _ => {}
         }
         let before = fired.get(*slot).map_or(0, |bytes| bytes[0]);
