@@ -143,6 +143,31 @@ mod tests {
         assert!(matches!(strategy.failed(1_000_000), Decision::GiveUp { .. }));
     }
 
+    const DAY_MS: u64 = 86_400_000;
+    const TEN_YEARS_MS: u64 = 3653 * DAY_MS;
+
+    #[test]
+    fn a_clock_that_goes_back_a_day_forgets_no_failure_and_holds_no_restart_up() {
+        let mut strategy = exponential(Some(3));
+        strategy.running_since(2 * DAY_MS);
+        assert_eq!(strategy.failed(DAY_MS), Decision::RestartAfter { delay_ms: 200, attempt: 1 });
+        strategy.running_since(DAY_MS);
+        assert_eq!(strategy.failed(DAY_MS + 9_999), Decision::RestartAfter { delay_ms: 400, attempt: 2 });
+        // Long enough by the clock that there is now.
+        strategy.running_since(DAY_MS);
+        assert_eq!(strategy.failed(DAY_MS + 10_000), Decision::RestartAfter { delay_ms: 200, attempt: 1 });
+    }
+
+    #[test]
+    fn a_clock_that_goes_ahead_ten_years_starts_the_delays_over_and_no_more() {
+        let mut strategy = exponential(Some(2));
+        strategy.failed(0);
+        strategy.running_since(1000);
+        assert_eq!(strategy.failed(TEN_YEARS_MS), Decision::RestartAfter { delay_ms: 200, attempt: 1 });
+        assert_eq!(strategy.failed(TEN_YEARS_MS), Decision::RestartAfter { delay_ms: 400, attempt: 2 });
+        assert!(matches!(strategy.failed(TEN_YEARS_MS), Decision::GiveUp { .. }), "attempts still have an end");
+    }
+
     proptest! {
         #[test]
         fn delays_stay_within_their_bounds_whatever_the_clock_does(

@@ -116,6 +116,25 @@ async fn a_decision_survives_and_the_next_incarnation_restores_it() {
 }
 
 #[tokio::test]
+async fn the_last_decision_counts_whatever_the_clock_said_when_it_was_written() {
+    const NOW: u64 = 1_700_000_000_000;
+    const TEN_YEARS_MS: u64 = 315_619_200_000;
+    let (_, store) = in_memory();
+    let mut restored = Restore::Fresh;
+    let mut next = 1;
+    // A day back, ten years ahead, back again, and a clock that was never set.
+    for (n, now_ms) in (1..).zip([NOW, NOW - 86_400_000, NOW + TEN_YEARS_MS, NOW, 0]) {
+        let mut run = store.acquire(now_ms).await.unwrap();
+        assert_eq!((run.plan.restore, run.log.incarnation()), (restored, n));
+        assert!(run.plan.next_checkpoint >= next, "numbers only go up");
+        let (pointer, _) = put_checkpoint(&store, run.plan.next_checkpoint).await.unwrap();
+        next = pointer.checkpoint + 1;
+        run.log.commit(pointer.clone(), now_ms.saturating_sub(1)).await.unwrap();
+        restored = Restore::From(pointer);
+    }
+}
+
+#[tokio::test]
 async fn a_start_from_nothing_is_a_decision_too() {
     let (_, store) = in_memory();
     let mut first = store.acquire(1).await.unwrap();

@@ -54,7 +54,8 @@ impl JobArchive for SharedRuntime {
                     }
                 }
             }
-            savepoints.sort_by_key(|savepoint| (savepoint.created_ms, savepoint.checkpoint));
+            // Numbers only go up; the clock may have gone back between two of them.
+            savepoints.sort_by_key(|savepoint| savepoint.checkpoint);
             Ok(savepoints)
         })
     }

@@ -80,6 +80,22 @@ fn letters_come_back_newest_first_in_pages_of_any_size() {
 }
 
 #[test]
+fn the_newest_letter_is_that_of_the_newest_checkpoint_whatever_the_clock_said() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let sink = DeadLetters::new(folder.path().to_owned(), JOB);
+    // A day back, ten years ahead, and a clock that was never set.
+    for (epoch, processing_time_ms) in (1..).zip([1_700_000_000_000, 1_699_913_600_000, 2_015_619_200_000, 0]) {
+        let mut writer = sink.writer(0).expect("opens");
+        writer.begin(epoch).expect("begins");
+        writer.push(&mut DeadLetter { processing_time_ms, ..letter("a", &epoch.to_string()) }).expect("writes");
+        sink.commit(&writer.pre_commit().expect("pre-commits")().expect("finishes")).expect("commits");
+    }
+    assert_eq!(all_reasons(folder.path(), None, 1), ["4", "3", "2", "1"]);
+    let times: Vec<u64> = page(folder.path(), None, None, 9).letters.iter().map(|letter| letter.processing_time_ms).collect();
+    assert_eq!(times, [0, 2_015_619_200_000, 1_699_913_600_000, 1_700_000_000_000], "each tells the time of its call");
+}
+
+#[test]
 fn what_is_not_committed_is_not_listed() {
     let folder = tempfile::tempdir().expect("a folder");
     assert_eq!(page(folder.path(), None, None, 10), DeadLetterPage::default());

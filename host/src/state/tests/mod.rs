@@ -1,5 +1,6 @@
 //! Keyed state from outside, as the wasm boundary and the task use it.
 
+mod clock_jumps;
 mod guests;
 mod lifecycle;
 mod model;

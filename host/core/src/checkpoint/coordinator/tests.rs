@@ -567,6 +567,57 @@ fn a_restored_job_goes_on_with_its_chains() {
     assert_eq!(rig.manifests[&101].sinks.len(), 1, "recovery has committed what was decided before");
 }
 
+const DAY_MS: u64 = 86_400_000;
+const TEN_YEARS_MS: u64 = 3653 * DAY_MS;
+
+/// Takes the checkpoint that is due to its end.
+fn complete_due(rig: &mut Rig, checkpoint: CheckpointId, at: u64) {
+    assert_eq!(rig.at(at - 1), [""; 0], "an interval has not passed");
+    assert_eq!(rig.at(at), [format!("trigger {checkpoint} Checkpoint")]);
+    rig.complete(checkpoint);
+}
+
+#[test]
+fn a_job_goes_on_by_its_own_clock_whatever_time_the_restored_manifest_has() {
+    for (written_ms, now_ms) in [(5 * DAY_MS, 4 * DAY_MS), (5 * DAY_MS, 5 * DAY_MS + TEN_YEARS_MS), (TEN_YEARS_MS, 0)] {
+        let mut first = Rig::with(CoordinatorConfig { now_ms: written_ms, ..config(spec()) });
+        first.at(written_ms + 1000);
+        first.complete(1);
+        let manifest = first.manifests.remove(&1).unwrap();
+        assert_eq!(manifest.time_ms, written_ms + 1000);
+        let retained = vec![CompletedCheckpoint::from_log(pointer(1), &manifest)];
+        let restored = Some(Restored { manifest, retained });
+        let mut rig = Rig::with(CoordinatorConfig { restored, next_checkpoint: 101, now_ms, ..config(spec()) });
+        assert_eq!(rig.coordinator.next_deadline(), Some(now_ms + 1000));
+        for n in 1..=2 {
+            complete_due(&mut rig, 100 + n, now_ms + n * 1000);
+        }
+        // The newest is the one with the greatest number, and its time is that of its own clock.
+        assert_eq!(rig.manifests[&102].time_ms, now_ms + 2000);
+        assert!(rig.reports.iter().all(|report| report.duration_ms == 0), "{:?}", rig.reports);
+    }
+}
+
+#[test]
+fn a_clock_that_goes_back_within_a_run_stands_still() {
+    let mut rig = Rig::with(CoordinatorConfig { now_ms: DAY_MS, ..config(spec()) });
+    assert_eq!(rig.at(DAY_MS + 1000), ["trigger 1 Checkpoint"]);
+    assert_eq!(rig.at(0), [""; 0], "nothing times out, nothing is triggered");
+    rig.complete(1);
+    assert_eq!(rig.manifests[&1].time_ms, DAY_MS + 1000);
+    complete_due(&mut rig, 2, DAY_MS + 2000);
+}
+
+#[test]
+fn a_clock_that_goes_ahead_ten_years_costs_the_checkpoint_under_way_and_triggers_one() {
+    let mut rig = Rig::new(spec());
+    assert_eq!(rig.at(1000), ["trigger 1 Checkpoint"]);
+    let orders = rig.at(TEN_YEARS_MS);
+    let count = |what: &str| orders.iter().filter(|order| order.starts_with(what)).count();
+    assert_eq!((count("abort 1"), count("trigger"), count("fail")), (1, 1, 0), "{orders:?}");
+    assert_eq!(rig.at(TEN_YEARS_MS + 999), [""; 0], "missed intervals are not made up for");
+}
+
 #[test]
 fn a_rescaled_job_starts_full_and_never_deletes_from_a_savepoint() {
     let mut rig = restored(false);
