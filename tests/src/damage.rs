@@ -66,6 +66,16 @@ impl JobFolder {
         segments_of(&self.manifest(0)).difference(&older).map(|path| self.0.join(path)).collect()
     }
 
+    /// The chain of each task in the newest checkpoint: whether each segment, oldest first, is full.
+    #[track_caller]
+    pub fn chains(&self) -> Vec<Vec<bool>> {
+        let manifest = read_json(&self.manifest(0));
+        let operators = manifest["operators"].as_object().expect("a manifest has operators");
+        let chains = operators.values().flat_map(|operator| operator["tasks"].as_array().expect("tasks"));
+        let is_full = |segment: &Value| segment["full"].as_bool().expect("a segment is full or not");
+        chains.map(|chain| chain.as_array().expect("a chain").iter().map(is_full).collect()).collect()
+    }
+
     /// Manifests that no decision leads to, and temporary files beside them. (A segment may be left over when a job ends while
     /// segments are being merged; the next start sweeps it.)
     #[track_caller]

@@ -6,6 +6,7 @@ mod damage;
 mod disk;
 mod failing;
 mod fork;
+mod old_formats;
 mod two_hosts;
 
 use serde_json::Value;
