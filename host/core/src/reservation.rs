@@ -95,11 +95,14 @@ mod tests {
             of("in", vec![split("a", 30, None), split("b", 12, None)]),
         ];
         let beginning = begin(&checkpoint, &reserved);
-        assert_eq!(beginning.positions["in"], [split("a", 40, None), split("b", 20, Some(200))].map(|split| SplitSnapshot {
-            // As the checkpoint has it.
-            max_timestamp: Some(if split.split == "a" { 100 } else { 200 }),
-            ..split
-        }));
+        assert_eq!(
+            beginning.positions["in"],
+            [split("a", 40, None), split("b", 20, Some(200))].map(|split| SplitSnapshot {
+                // As the checkpoint has it.
+                max_timestamp: Some(if split.split == "a" { 100 } else { 200 }),
+                ..split
+            })
+        );
         assert_eq!(beginning.given_up, BTreeMap::from([("in".into(), 30)]));
     }
 

@@ -40,8 +40,8 @@ mod savepoint;
 mod stepped;
 
 pub use error::{AppendError, StoreError};
-pub(crate) use log::{seal, unseal};
 pub use log::{Acquired, DecisionLog, Incarnations};
+pub(crate) use log::{seal, unseal};
 pub use path::StorePath;
 pub use savepoint::Savepoint;
 

@@ -9,8 +9,8 @@
 use super::TaskError;
 use super::chain::Chain;
 use crate::connector::dead_letter::DeadLetter;
-use crate::job::reserved::Reserver;
 use crate::job::replay_log::{OpenEntry, ReplayLog};
+use crate::job::reserved::Reserver;
 use std::sync::Arc;
 use tidegate_core::checkpoint::SourceSnapshot;
 use tidegate_core::replay::{Position, Progress, REPLAY_SOURCE};
@@ -43,7 +43,13 @@ impl ReplayReader {
     pub fn new(log: Arc<ReplayLog>, chain: &Chain, mut progress: impl FnMut(&str) -> Progress) -> Self {
         let operators = chain
             .operators()
-            .map(|(node, name)| OfOperator { node, name: name.to_owned(), progress: progress(name), reserved: Position::START, open: None })
+            .map(|(node, name)| OfOperator {
+                node,
+                name: name.to_owned(),
+                progress: progress(name),
+                reserved: Position::START,
+                open: None,
+            })
             .collect();
         Self { known: log.len(), log, operators, reserver: None }
     }

@@ -218,7 +218,11 @@ fn letters_come_back_at_most_once_when_the_job_reads_so() {
     host.restart();
     host.wait_for_state("poison", "finished");
     let came = chains(&host);
-    assert!(came.is_superset(&good) && came.len() < 6000, "{} rows: a share of the letters is lost, and nothing else", came.len());
+    assert!(
+        came.is_superset(&good) && came.len() < 6000,
+        "{} rows: a share of the letters is lost, and nothing else",
+        came.len()
+    );
     assert_eq!(host.dead_letters("poison").len() as u64, input.bad.len() as u64 + input.bad_timers, "none was written again");
 }
 
