@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tidegate::fault::{CRASH_AT, Fault};
+use tidegate_core::limits::RESERVED_RECORDS_MAX;
 use tidegate_tests::generator::event;
 use tidegate_tests::host::Host;
 use tidegate_tests::job::TotalsJob;
@@ -191,4 +193,30 @@ fn printed_again(delivery: &str) -> usize {
 fn what_was_printed_is_not_printed_again() {
     assert_eq!(printed_again("at-most-once"), 0);
     assert!(printed_again("at-least-once") > 0, "the same crashes, where records are repeated");
+}
+
+#[test]
+fn a_file_is_read_on_behind_the_lines_that_were_reserved() {
+    let mut host = Host::prepared();
+    let lines: Vec<String> = (0..20_000).map(|n| format!("line {n}")).collect();
+    std::fs::write(host.work().join("lines"), lines.join("\n") + "\n").expect("the input can be written");
+    host.set_env(CRASH_AT, &format!("{}:3", Fault::RecordsReservedHandedOutNot));
+    host.restart();
+    let out = host.work().join("out");
+    // The answer may be lost with the host.
+    let _ = host.client().try_put_json(
+        &format!("/v1/jobs/{NAME}"),
+        &json!({
+            "name": NAME, "delivery": "at-most-once", "checkpoint": { "interval": "1h" },
+            "source": [{ "name": "bids", "connector": "file", "path": host.work().join("lines") }],
+            "sink": [{ "name": "out", "connector": "file", "input": ["bids"], "path": out }],
+        }),
+    );
+    host.wait_for_exit(LIMIT);
+    host.clear_env();
+    host.restart();
+    host.wait_for_state(NAME, "finished");
+    let reserved = 3 * RESERVED_RECORDS_MAX as usize;
+    assert_eq!(output::lines(&out), lines[reserved..]);
+    assert_eq!(given_up(&host), Some(reserved as u64));
 }

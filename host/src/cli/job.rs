@@ -258,6 +258,9 @@ fn show(view: &JobView, terminal: &mut Terminal) {
     if let Some(restored) = status.restored.as_ref().filter(|restored| restored.is_step_back()) {
         step_back(restored, terminal);
     }
+    for (source, records) in status.restored.iter().flat_map(|restored| &restored.given_up) {
+        terminal.line(format!("  given up   {} of {source}, which may have been handed out", count(*records)));
+    }
     if let Some(ended) = &view.ended {
         let savepoint = ended.savepoint.as_ref().map(|id| format!(", savepoint {id}")).unwrap_or_default();
         terminal.line(format!("  ended      {} as {}{savepoint}", time(ended.at_ms), ended.state));

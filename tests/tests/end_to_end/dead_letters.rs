@@ -190,6 +190,42 @@ fn letters_tell_all_that_is_known_and_come_back_once_whatever_is_killed() {
     assert_eq!(timers_fired(&host) as u64, input.good_timers + mended, "timers of mended rows, and mended timers");
 }
 
+/// At most once, a letter that may have been delivered is not delivered again, whatever the parallelism is by then.
+#[test]
+fn letters_come_back_at_most_once_when_the_job_reads_so() {
+    let mut random = Random::from_env();
+    let input = input(&mut random, 6000, 8);
+    let mut host = start(&input);
+    let at_most_once = |host: &Host, case: &str, parallelism: u32| {
+        let mut job = job(host, case, parallelism);
+        job["delivery"] = json!("at-most-once");
+        job
+    };
+    host.put_job(&at_most_once(&host, "mixed", 2));
+    host.wait_for_state("poison", "finished");
+    let good: BTreeSet<u64> = (0..6000).filter(|n| !input.bad.contains_key(n)).collect();
+    assert_eq!(chains(&host), good, "nothing happened to it");
+    host.put_job(&at_most_once(&host, "mended", 3));
+    let asked = host.client().post("/v1/jobs/poison/dead-letters/replay", &json!({ "all": true }));
+    assert_eq!(asked.status, 202, "{asked}");
+    // The first task to reserve its share of the letters gets no further.
+    host.terminate();
+    host.set_env("TIDEGATE_CRASH_AT", "records-reserved-handed-out-not");
+    host.restart();
+    let _ = host.client().try_post("/v1/jobs/poison/start", &json!({ "from": "latest" }));
+    host.wait_for_exit(PATIENCE);
+    host.clear_env();
+    host.restart();
+    host.wait_for_state("poison", "finished");
+    let came = chains(&host);
+    assert!(
+        came.is_superset(&good) && came.len() < 6000,
+        "{} rows: a share of the letters is lost, and nothing else",
+        came.len()
+    );
+    assert_eq!(host.dead_letters("poison").len() as u64, input.bad.len() as u64 + input.bad_timers, "none was written again");
+}
+
 #[test]
 fn a_running_job_takes_letters_back_and_one_that_fails_again_names_the_old_one() {
     let mut random = Random::from_env();
