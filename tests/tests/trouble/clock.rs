@@ -54,7 +54,7 @@ fn timers_that_have_to_catch_up_with_the_clock_do_so_however_many_there_are() {
     host.kill();
     host.restart();
     wait_for(&host, SECONDS as usize);
-    assert_eq!(host.job("timers")["status"]["attempt"], 1);
+    assert_eq!(host.wait_for_state("timers", "running")["status"]["attempt"], 1);
     let all = fired(&host);
     assert!(all.iter().copied().eq((begin..).step_by(1000).take(all.len())), "each once, and none left out: {all:?}");
 }
