@@ -2,7 +2,7 @@
 # Schemathesis against the description of the API: requests are made up from /v1/openapi.json, right ones and wrong ones, and every answer is
 # compared with what the description promises. Expects `make build` to have run.
 #
-# About a minute; SCHEMATHESIS_EXAMPLES=1000 (examples of each operation, 10 unless said) looks longer. SCHEMATHESIS_SEED repeats a run.
+# About a minute; SCHEMATHESIS_EXAMPLES=1000 (examples of each operation, 10 unless said) looks longer, SCHEMATHESIS_SEED elsewhere.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,7 +10,7 @@ version=4.32.5
 target=$(realpath "${CARGO_TARGET_DIR:-target}")
 packages="$target/schemathesis-$version"
 examples=${SCHEMATHESIS_EXAMPLES:-10}
-seed=${SCHEMATHESIS_SEED:-$RANDOM}
+seed=${SCHEMATHESIS_SEED:-1}
 python=${PYTHON:-python3}
 
 if [[ ! -e $packages/installed ]]; then
@@ -63,7 +63,7 @@ tidegate job create "$scratch/job.toml" > /dev/null
 status=0
 (cd "$scratch" && PYTHONPATH="$packages" "$python" -c 'from schemathesis.cli import schemathesis; schemathesis()' run "$url/v1/openapi.json" \
     --header "authorization: Bearer ${TIDEGATE_TOKENS#write:}" \
-    --max-examples "$examples" --seed "$seed" --workers 2 --request-timeout 30 --no-color --warnings off \
+    --max-examples "$examples" --seed "$seed" --workers 1 --request-timeout 30 --no-color --warnings off \
     --exclude-path-regex '/events$' --exclude-checks positive_data_acceptance \
     --generation-database none) > "$scratch/report.txt" 2>&1 || status=$?
 if [[ $status -ne 0 ]]; then
