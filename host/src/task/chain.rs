@@ -147,7 +147,7 @@ impl Chain {
     /// A failure by `on_error = "fail"` says which record it was.
     fn naming(&self, error: TaskError, outcome: &Outcome) -> TaskError {
         match (error, outcome.culprits.last()) {
-            (TaskError::Fatal(message), Some(culprit)) if message.contains("on_error = \"fail\"") => {
+            (TaskError::Fatal(message), Some(culprit)) if outcome.failed => {
                 TaskError::Fatal(format!("{message} ({})", self.dead_letters.place(culprit)))
             }
             (error, _) => error,

@@ -13,11 +13,11 @@ use crate::state::CallTime;
 use crate::system;
 use crate::wasm::bindings::batch_processing::DueTimers;
 use crate::wasm::env::OperatorEnv;
-use crate::wasm::instance::{CallError, Death, WasmOperator};
+use crate::wasm::instance::{CallError, Death, WasmOperator, cut};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidegate_core::job_graph::spec::OnError;
-use tidegate_core::limits::{REASON_BYTES_MAX, TIMERS_PER_DELIVERY_MAX};
+use tidegate_core::limits::TIMERS_PER_DELIVERY_MAX;
 use tidegate_core::row::{self, NO_TIMESTAMP, Origin, Origins, Rows, Timestamp};
 use tidegate_core::state_schema::TimeDomain;
 
@@ -112,6 +112,8 @@ pub struct OperatorNode {
 pub struct Outcome {
     pub outputs: Vec<(u32, Rows)>,
     pub culprits: Vec<Culprit>,
+    /// The last culprit ends the task: `on_error = "fail"`.
+    pub failed: bool,
 }
 
 impl OperatorNode {
@@ -301,11 +303,7 @@ impl OperatorNode {
     ) -> Result<(), TaskError> {
         self.metrics.rejected.add(1);
         let (reason, backtrace) = CallError::split_backtrace(&message);
-        let mut reason = reason.to_owned();
-        if reason.len() > REASON_BYTES_MAX {
-            reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
-            reason.push_str("… (cut)");
-        }
+        let reason = cut(reason.to_owned());
         let failed = (self.on_error == OnError::Fail).then(|| {
             let name = &self.name;
             TaskError::Fatal(format!(
@@ -334,7 +332,8 @@ impl OperatorNode {
             instance,
             call,
         });
-        // The culprit is the last one of the outcome: whoever reports the failure names it.
+        // Whoever reports the failure names the culprit.
+        outcome.failed = failed.is_some();
         failed.map_or(Ok(()), Err)
     }
 

@@ -360,7 +360,7 @@ impl CallError {
 }
 
 /// What a guest says as a reason, and names of its functions in a backtrace, may be of any length.
-fn cut(mut text: String) -> String {
+pub fn cut(mut text: String) -> String {
     let end = text.floor_char_boundary(REASON_BYTES_MAX);
     if end < text.len() {
         text.truncate(end);
