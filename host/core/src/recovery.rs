@@ -31,9 +31,6 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// Names an operator, source or sink whose part of a checkpoint may be dropped at a start.
-pub const DROP_STATE_FLAG: &str = "--drop-state";
-
 /// Position in the decision log, from 1.
 pub type Seq = u64;
 
@@ -439,7 +436,7 @@ pub fn match_job(manifest: &Manifest, job: &JobShape, may_drop: &BTreeSet<String
         let checkpoint = manifest.checkpoint;
         let message = format!(
             "checkpoint {checkpoint} holds {what} of the {kind} {name}, which the job does not have: \
-             add it again, or drop that with {DROP_STATE_FLAG} {name}"
+             add it again, or give up all that is stored (--from fresh)"
         );
         problems.push(Problem::new(format!("{kind}.{name}"), None, message));
     };

@@ -279,7 +279,7 @@ fn what_a_job_lacks_is_refused_by_name_unless_it_may_be_dropped() {
     assert_eq!(
         problems[1].message,
         "checkpoint 9 holds state of the operator count, which the job does not have: \
-         add it again, or drop that with --drop-state count"
+         add it again, or give up all that is stored (--from fresh)"
     );
     let may_drop = ["count", "in", "out"].map(str::to_owned).into();
     let dropped = match_job(&manifest(1), &JobShape { key_groups: 16, ..JobShape::default() }, &may_drop).unwrap();
